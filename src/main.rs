@@ -1,0 +1,4 @@
+//! The `pagewire` program: parse, run one command, exit code.
+#![forbid(unsafe_code)]
+
+fn main() {}
