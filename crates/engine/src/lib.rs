@@ -1,2 +1,30 @@
 //! Moves bytes from files to sockets by the cheapest route the kernel has, and says which.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
+
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+compile_error!("pagewire-engine needs 64-bit Linux: its routes are Linux system calls");
+
+mod delivery;
+mod error;
+mod meter;
+mod plan;
+mod route;
+mod routes;
+mod sink;
+mod source;
+mod sys;
+mod transfer;
+#[cfg(feature = "tokio")]
+mod wire;
+
+pub mod blocking;
+pub mod proof;
+
+pub use delivery::{Delivery, Ledger, Outcome};
+pub use error::{RangeError, SendError, TransferError};
+pub use meter::{Count, Meter, Report, Tally};
+pub use plan::{SMALL_RANGE_BYTES_MAX, STEP_BYTES_MAX};
+pub use route::{Route, RouteChoice, UnknownRoute};
+pub use source::{FileRange, Identity, Modified, Part, Payload, SourceFile};
+#[cfg(feature = "tokio")]
+pub use wire::{Socket, Wire};

@@ -1,0 +1,73 @@
+//! What is known of a socket: which routes it may take, which it refused, what is under way on
+//! it. Moves nothing itself.
+
+use crate::plan::Facts;
+use crate::route::{Route, RouteChoice, RouteSet};
+use crate::routes::splice::Pipe;
+use crate::source::{FileRange, SourceFile};
+
+/// The state of one socket that outlives a step.
+#[derive(Debug, Default)]
+pub(crate) struct Sink {
+    choice: RouteChoice,
+    /// Refused routes by the device of the file system: what sendfile(2) accepts depends on both
+    /// the socket and the kind of file. As long as the number of file systems sent from.
+    refused: Vec<(u64, RouteSet)>,
+    under_way: Option<UnderWay>,
+    /// Made when the splice route is first taken.
+    pub(crate) pipe: Option<Pipe>,
+}
+
+/// A file range of which a part was sent.
+#[derive(Debug)]
+struct UnderWay {
+    source: SourceFile,
+    /// Where its unsent rest starts.
+    position: u64,
+    route: Route,
+}
+
+impl Sink {
+    pub(crate) fn new(choice: RouteChoice) -> Self {
+        Self {
+            choice,
+            ..Self::default()
+        }
+    }
+
+    /// The facts of a step for `range`.
+    pub(crate) fn facts(&self, range: &FileRange) -> Facts {
+        let under_way = self.under_way.as_ref().filter(|under_way| {
+            under_way.position == range.position() && under_way.source.is(range.source())
+        });
+        Facts {
+            choice: self.choice,
+            refused: self.refused(range),
+            under_way: under_way.map(|under_way| under_way.route),
+            range_bytes: range.len(),
+        }
+    }
+
+    fn refused(&self, range: &FileRange) -> RouteSet {
+        let device = range.source().identity().device;
+        let known = self.refused.iter().find(|(known, _)| *known == device);
+        known.map_or(RouteSet::default(), |(_, routes)| *routes)
+    }
+
+    /// Remembers that `route` was refused for files like that of `range`.
+    pub(crate) fn refuse(&mut self, range: &FileRange, route: Route) {
+        let device = range.source().identity().device;
+        let routes = self.refused(range).with(route);
+        self.refused.retain(|(known, _)| *known != device);
+        self.refused.push((device, routes));
+    }
+
+    /// Remembers that the first `bytes` of `range` were sent by `route`.
+    pub(crate) fn sent(&mut self, range: &FileRange, bytes: u64, route: Route) {
+        self.under_way = (bytes < range.len()).then(|| UnderWay {
+            source: range.source().clone(),
+            position: range.position() + bytes,
+            route,
+        });
+    }
+}

@@ -1,0 +1,496 @@
+//! Where bytes come from: open files, ranges of them, and queues of parts. Recognises memory
+//! that is a mapping of a file by its address. Sends nothing.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
+
+use bytes::Bytes;
+use rustix::io::Errno;
+
+use crate::error::RangeError;
+use crate::sys::mapping::Mapping;
+
+/// What a file was when it was opened: enough to tell it from any other, and from itself changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Identity {
+    /// The device of its file system (`st_dev`).
+    pub device: u64,
+    /// Its inode number.
+    pub inode: u64,
+    /// Its length in bytes.
+    pub len: u64,
+    /// When it was last modified.
+    pub modified: Modified,
+}
+
+/// A file's modification time, since 1970-01-01 UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Modified {
+    /// Whole seconds; negative before 1970.
+    pub seconds: i64,
+    /// Nanoseconds on top of them.
+    pub nanoseconds: u32,
+}
+
+/// An open regular file to send from. Cloning shares the descriptor and the mapping.
+///
+/// Its length is that of the moment it was opened. Bytes appended later are not sent; a file
+/// that shrinks while it is sent is an error of the transfer, with both lengths.
+#[derive(Clone)]
+pub struct SourceFile {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    file: File,
+    identity: Identity,
+    /// Made at the first use. The refusal is kept, so that it is asked for once.
+    mapping: OnceLock<Result<Mapping, Errno>>,
+}
+
+impl SourceFile {
+    /// Takes an open file, with one fstat(2).
+    ///
+    /// # Errors
+    ///
+    /// Those of fstat, and `InvalidInput` for anything but a regular file.
+    pub fn new(file: File) -> io::Result<Self> {
+        let stat = rustix::fs::fstat(&file)?;
+        if !rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "not a regular file",
+            ));
+        }
+        let identity = Identity {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            len: u64::try_from(stat.st_size).unwrap_or(0),
+            modified: Modified {
+                seconds: stat.st_mtime,
+                nanoseconds: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
+            },
+        };
+        Ok(Self {
+            shared: Arc::new(Shared {
+                file,
+                identity,
+                mapping: OnceLock::new(),
+            }),
+        })
+    }
+
+    /// What the file was when it was opened.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.shared.identity
+    }
+
+    /// Its length in bytes when it was opened.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.shared.identity.len
+    }
+
+    /// Whether it was empty when it was opened.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All of it.
+    #[must_use]
+    pub fn whole(&self) -> FileRange {
+        FileRange {
+            source: self.clone(),
+            position: 0,
+            len: self.len(),
+        }
+    }
+
+    /// `len` bytes from `position` on.
+    ///
+    /// # Errors
+    ///
+    /// When the range does not lie within the file.
+    pub fn range(&self, position: u64, len: u64) -> Result<FileRange, RangeError> {
+        match position.checked_add(len) {
+            Some(end) if end <= self.len() => Ok(FileRange {
+                source: self.clone(),
+                position,
+                len,
+            }),
+            _ => Err(RangeError {
+                position,
+                len,
+                file_len: self.len(),
+            }),
+        }
+    }
+
+    /// The file's length at this moment, by fstat(2).
+    pub(crate) fn len_now(&self) -> io::Result<u64> {
+        let stat = rustix::fs::fstat(&self.shared.file)?;
+        Ok(u64::try_from(stat.st_size).unwrap_or(0))
+    }
+
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    fn mapping(&self) -> Result<&Mapping, Errno> {
+        let made = self.shared.mapping.get_or_init(|| {
+            let len = usize::try_from(self.len()).map_err(|_| Errno::OVERFLOW)?;
+            let mapping = Mapping::of(&self.shared.file, len)
+                .map_err(|refusal| Errno::from_io_error(&refusal).unwrap_or(Errno::NODEV))?;
+            registered_mut().insert(mapping.address(), Arc::downgrade(&self.shared));
+            Ok(mapping)
+        });
+        made.as_ref().map_err(|refusal| *refusal)
+    }
+}
+
+impl AsFd for SourceFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.shared.file.as_fd()
+    }
+}
+
+impl fmt::Debug for SourceFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mapped = matches!(self.shared.mapping.get(), Some(Ok(_)));
+        f.debug_struct("SourceFile")
+            .field("identity", &self.shared.identity)
+            .field("mapped", &mapped)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(Ok(mapping)) = self.mapping.get() {
+            registered_mut().remove(&mapping.address());
+        }
+    }
+}
+
+/// A run of bytes of a [`SourceFile`].
+#[derive(Clone, Debug)]
+pub struct FileRange {
+    source: SourceFile,
+    position: u64,
+    len: u64,
+}
+
+impl FileRange {
+    /// The file that it is of.
+    #[must_use]
+    pub fn source(&self) -> &SourceFile {
+        &self.source
+    }
+
+    /// Where it starts in the file, in bytes.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Its length in bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether it has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub(crate) fn end(&self) -> u64 {
+        self.position + self.len
+    }
+
+    pub(crate) fn advance(&mut self, bytes: u64) {
+        debug_assert!(bytes <= self.len, "advanced past the end of a range");
+        self.position += bytes;
+        self.len -= bytes;
+    }
+
+    /// The range as [`Bytes`] that *are* a read-only mapping of the file: nothing is read or
+    /// copied to make them, and a `Wire` that is asked to write them, or any slice of them,
+    /// recognises them by their address and sends the file instead.
+    ///
+    /// # What reading them means
+    ///
+    /// They are meant to be handed on, not read. Code that reads them sees the file as it is at
+    /// that moment, not as it was when this was called; may wait for the disk; and is killed by
+    /// SIGBUS if the file was cut shorter meanwhile. Hand them only to writers that end in a
+    /// `Wire`, or be sure that nobody shortens the file.
+    ///
+    /// # Errors
+    ///
+    /// Those of mmap(2): ENODEV where the file system cannot map, ENOMEM where the number of
+    /// mappings (`vm.max_map_count`) is used up.
+    pub fn mapped_bytes(&self) -> io::Result<Bytes> {
+        if self.is_empty() {
+            return Ok(Bytes::new());
+        }
+        self.mapped_slice()?;
+        Ok(Bytes::from_owner(MappedRange(self.clone())))
+    }
+
+    /// Where the range lies in memory, if its file is mapped already.
+    pub(crate) fn mapped_address(&self) -> Option<usize> {
+        let mapping = self.source.shared.mapping.get()?.as_ref().ok()?;
+        Some(mapping.address() + usize::try_from(self.position).ok()?)
+    }
+
+    /// The mapped memory of the range, for system calls.
+    pub(crate) fn mapped_slice(&self) -> Result<&[u8], Errno> {
+        let mapping = self.source.mapping()?.as_slice();
+        let bounds = usize::try_from(self.position)
+            .ok()
+            .zip(usize::try_from(self.end()).ok());
+        bounds
+            .and_then(|(start, end)| mapping.get(start..end))
+            .ok_or(Errno::OVERFLOW)
+    }
+}
+
+/// Owner of the memory behind [`FileRange::mapped_bytes`].
+struct MappedRange(FileRange);
+
+impl AsRef<[u8]> for MappedRange {
+    fn as_ref(&self) -> &[u8] {
+        self.0
+            .mapped_slice()
+            .expect("the mapping was made before this owner")
+    }
+}
+
+/// One run of bytes of a [`Payload`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Part {
+    /// Bytes from memory.
+    Bytes(Bytes),
+    /// Bytes of a file.
+    File(FileRange),
+}
+
+impl Part {
+    /// Its length in bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::File(range) => range.len(),
+        }
+    }
+
+    /// Whether it has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Bytes and file ranges to be sent in order, as one.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # let file = std::fs::File::open("Cargo.toml")?;
+/// use pagewire_engine::{Payload, SourceFile};
+///
+/// let file = SourceFile::new(file)?;
+/// let payload = Payload::new().bytes("head").file(file.whole()).bytes("tail");
+/// assert_eq!(payload.len(), 4 + file.len() + 4);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Payload {
+    parts: VecDeque<Part>,
+}
+
+impl Payload {
+    /// An empty payload.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends bytes from memory.
+    #[must_use]
+    pub fn bytes(mut self, bytes: impl Into<Bytes>) -> Self {
+        self.push(Part::Bytes(bytes.into()));
+        self
+    }
+
+    /// Appends bytes of a file.
+    #[must_use]
+    pub fn file(mut self, range: FileRange) -> Self {
+        self.push(Part::File(range));
+        self
+    }
+
+    /// Appends a part.
+    pub fn push(&mut self, part: Part) {
+        if !part.is_empty() {
+            self.parts.push_back(part);
+        }
+    }
+
+    /// Bytes in all.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.parts.iter().map(Part::len).sum()
+    }
+
+    /// Whether nothing is left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.parts.iter()
+    }
+
+    /// Removes `bytes` from the front.
+    pub(crate) fn advance(&mut self, mut bytes: u64) {
+        while bytes > 0 {
+            let front = self
+                .parts
+                .front_mut()
+                .expect("advanced by no more than is left");
+            let taken = bytes.min(front.len());
+            match front {
+                Part::Bytes(run) => {
+                    bytes::Buf::advance(run, usize::try_from(taken).unwrap_or(run.len()));
+                }
+                Part::File(range) => range.advance(taken),
+            }
+            if front.is_empty() {
+                self.parts.pop_front();
+            }
+            bytes -= taken;
+        }
+    }
+}
+
+/// Files that are mapped now, by the address of their mapping.
+///
+/// A borrowed slice keeps its memory mapped, and mappings do not overlap: so a slice that starts
+/// inside a registered mapping *is* bytes of that file, whoever made the slice.
+static REGISTERED: RwLock<BTreeMap<usize, Weak<Shared>>> = RwLock::new(BTreeMap::new());
+
+fn registered_mut() -> std::sync::RwLockWriteGuard<'static, BTreeMap<usize, Weak<Shared>>> {
+    REGISTERED.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The range of the file that `slice` is a mapping of, if it is one.
+pub(crate) fn recognise(slice: &[u8]) -> Option<FileRange> {
+    let address = slice.as_ptr().addr();
+    let registered = REGISTERED.read().unwrap_or_else(PoisonError::into_inner);
+    let (start, shared) = registered.range(..=address).next_back()?;
+    let position = (address - start) as u64;
+    let shared = shared.upgrade()?;
+    drop(registered);
+    SourceFile { shared }
+        .range(position, slice.len() as u64)
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn source(content: &[u8]) -> SourceFile {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(content).unwrap();
+        SourceFile::new(file).unwrap()
+    }
+
+    #[test]
+    fn slices_of_mapped_bytes_are_recognised() {
+        let source = source(&[7; 10_000]);
+        let bytes = source.range(100, 9_000).unwrap().mapped_bytes().unwrap();
+        assert_eq!(bytes.len(), 9_000);
+        let range = recognise(&bytes.slice(50..60)).unwrap();
+        assert!(range.source().is(&source));
+        assert_eq!((range.position(), range.len()), (150, 10));
+    }
+
+    #[test]
+    fn other_memory_is_not_recognised() {
+        let source = source(&[7; 10]);
+        let _mapped = source.whole().mapped_bytes().unwrap();
+        assert!(recognise(b"on the stack or in the program").is_none());
+        assert!(recognise(&vec![0; 100_000]).is_none());
+    }
+
+    #[test]
+    fn a_mapping_is_forgotten_with_its_last_user() {
+        let source = source(&[7; 10]);
+        let bytes = source.whole().mapped_bytes().unwrap();
+        let address = bytes.as_ptr().addr();
+        drop(source);
+        assert!(recognise(&bytes).is_some());
+        drop(bytes);
+        assert!(!registered_mut().contains_key(&address));
+    }
+
+    #[test]
+    fn ranges_outside_the_file_are_refused() {
+        let source = source(&[7; 10]);
+        assert!(source.range(10, 0).is_ok());
+        for (position, len) in [(0, 11), (11, 0), (u64::MAX, 1), (1, u64::MAX)] {
+            let refusal = source.range(position, len).unwrap_err();
+            assert_eq!(
+                refusal,
+                RangeError {
+                    position,
+                    len,
+                    file_len: 10
+                }
+            );
+        }
+    }
+
+    #[test]
+    fn an_empty_file_has_empty_bytes() {
+        assert!(source(b"").whole().mapped_bytes().unwrap().is_empty());
+    }
+
+    #[test]
+    fn only_regular_files_are_sources() {
+        let directory = File::open(".").unwrap();
+        let refusal = SourceFile::new(directory).unwrap_err();
+        assert_eq!(refusal.kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn a_payload_advances_across_parts() {
+        let file = source(&[7; 10]);
+        let mut payload = Payload::new()
+            .bytes("head")
+            .file(file.whole())
+            .bytes("")
+            .bytes("tail");
+        assert_eq!(payload.len(), 18);
+        payload.advance(5);
+        assert_eq!(payload.len(), 13);
+        assert!(matches!(payload.parts().next(), Some(Part::File(range)) if range.position() == 1));
+        payload.advance(13);
+        assert!(payload.is_empty());
+    }
+}

@@ -1,0 +1,496 @@
+//! A tokio socket that sends payloads, and that recognises slices of mapped files among those it
+//! is asked to write. Waits for the socket; `transfer.rs` makes the steps.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::delivery::Ledger;
+use crate::error::SendError;
+use crate::meter::{Meter, Report, Tally};
+use crate::route::RouteChoice;
+use crate::sink::Sink;
+use crate::source::{Payload, recognise};
+use crate::transfer::{PartRef, Parts, Progress, SLICES_MAX, parts_of, step};
+
+/// Bytes that one socket may move before other tasks of its thread get their turn.
+///
+/// Tokio's own budget counts operations, not bytes: 128 steps would be 32 MiB.
+const TURN_BYTES_MAX: u64 = 2 * 1024 * 1024;
+
+/// A socket of tokio that a [`Wire`] can be made of: [`TcpStream`] and [`UnixStream`].
+pub trait Socket: AsyncRead + AsyncWrite + AsFd + Unpin + sealed::Readiness {}
+
+impl Socket for TcpStream {}
+impl Socket for UnixStream {}
+
+mod sealed {
+    use super::*;
+
+    /// What both kinds of socket have and no trait of tokio's names.
+    #[expect(unnameable_types, reason = "sealed: nobody else is to implement it")]
+    pub trait Readiness {
+        fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+        fn try_write<R>(&self, write: impl FnOnce() -> io::Result<R>) -> io::Result<R>;
+    }
+
+    impl Readiness for TcpStream {
+        fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.poll_write_ready(cx)
+        }
+
+        fn try_write<R>(&self, write: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+            self.try_io(Interest::WRITABLE, write)
+        }
+    }
+
+    impl Readiness for UnixStream {
+        fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.poll_write_ready(cx)
+        }
+
+        fn try_write<R>(&self, write: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+            self.try_io(Interest::WRITABLE, write)
+        }
+    }
+}
+
+/// A socket that sends files.
+///
+/// [`Wire::send`] sends a [`Payload`]. Besides, a wire is an ordinary [`AsyncRead`] and
+/// [`AsyncWrite`] with vectored writes, so that programs which know nothing of it, unmodified
+/// hyper for one, send files through it: slices that are
+/// [mapped bytes](crate::FileRange::mapped_bytes) are recognised by their address and leave by
+/// the cheapest route; any other slice leaves as from any socket.
+#[derive(Debug)]
+pub struct Wire<S> {
+    socket: S,
+    sink: Sink,
+    meter: Option<Arc<Meter>>,
+    ledger: Ledger,
+    /// Bytes moved since the last time that this wire made its task wait.
+    turn_bytes: u64,
+    /// A payload is under way, or was abandoned half sent.
+    sending: bool,
+}
+
+impl<S: Socket> Wire<S> {
+    /// A wire that takes the cheapest route for each range.
+    pub fn new(socket: S) -> Self {
+        Self::with_routes(socket, RouteChoice::Auto)
+    }
+
+    /// A wire that takes the routes of `choice`.
+    pub fn with_routes(socket: S, choice: RouteChoice) -> Self {
+        Self {
+            socket,
+            sink: Sink::new(choice),
+            meter: None,
+            ledger: Ledger::default(),
+            turn_bytes: 0,
+            sending: false,
+        }
+    }
+
+    /// Has everything that this wire moves counted by `meter` too.
+    #[must_use]
+    pub fn counted_by(mut self, meter: Arc<Meter>) -> Self {
+        self.meter = Some(meter);
+        self
+    }
+
+    /// The account of what is written through this wire, for whoever hands bytes to a writer
+    /// above it.
+    #[must_use]
+    pub fn ledger(&self) -> Ledger {
+        self.ledger.clone()
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> &S {
+        &self.socket
+    }
+
+    /// Sends all of `payload`.
+    ///
+    /// # Cancellation
+    ///
+    /// Not cancel safe: a payload that is dropped half sent leaves the peer waiting for its
+    /// rest. The wire then refuses everything after it with [`SendError::Abandoned`].
+    ///
+    /// # Errors
+    ///
+    /// Those of the socket; [`SendError::FileShrank`] when a file holds less than when it was
+    /// opened; [`SendError::NoRoute`] when the kernel refused every route.
+    pub async fn send(&mut self, mut payload: Payload) -> Result<Report, SendError> {
+        let started = Instant::now();
+        let mut tally = Tally::default();
+        self.refuse_if_abandoned()?;
+        self.sending = true;
+        while !payload.is_empty() {
+            let parts = parts_of(&payload);
+            let progress = std::future::poll_fn(|cx| self.poll_step(cx, &parts)).await?;
+            drop(parts);
+            progress.count_into(&mut tally);
+            payload.advance(progress.bytes());
+        }
+        self.sending = false;
+        Ok(Report {
+            tally,
+            elapsed: started.elapsed(),
+        })
+    }
+
+    fn refuse_if_abandoned(&self) -> Result<(), SendError> {
+        if self.sending {
+            Err(SendError::Abandoned)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// One step, as soon as the socket takes bytes. Ready only when bytes moved.
+    fn poll_step(
+        &mut self,
+        cx: &mut Context<'_>,
+        parts: &[PartRef<'_>],
+    ) -> Poll<Result<Progress, SendError>> {
+        if self.turn_bytes >= TURN_BYTES_MAX {
+            self.turn_bytes = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let stepped = ready!(self.poll_unfair_step(cx, parts));
+        if let Ok(progress) = &stepped {
+            self.turn_bytes += progress.bytes();
+        }
+        Poll::Ready(stepped)
+    }
+
+    fn poll_unfair_step(
+        &mut self,
+        cx: &mut Context<'_>,
+        parts: &[PartRef<'_>],
+    ) -> Poll<Result<Progress, SendError>> {
+        loop {
+            if self.socket.poll_write_ready(cx)?.is_pending() {
+                self.turn_bytes = 0;
+                return Poll::Pending;
+            }
+            let mut progress = Progress::default();
+            let mut error = None;
+            // Saying "would block" here makes tokio forget that the socket is writable, so that
+            // the next wait is a real one. That is right after a part of the bytes moved, too.
+            let tried = self.socket.try_write(|| {
+                let stepped = step(&mut self.sink, self.socket.as_fd(), parts, &mut progress);
+                error = stepped.err();
+                if progress.blocked {
+                    Err(io::ErrorKind::WouldBlock.into())
+                } else {
+                    Ok(())
+                }
+            });
+            if let Some(meter) = &self.meter {
+                progress.count_into_shared(meter);
+            }
+            self.ledger
+                .tick(parts, &progress.moved, progress.step_downs);
+            if progress.bytes() > 0 {
+                return Poll::Ready(Ok(progress));
+            }
+            if let Some(error) = error {
+                return Poll::Ready(Err(error));
+            }
+            match tried {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+                Ok(()) => debug_assert!(false, "a step moves bytes, blocks or fails"),
+            }
+        }
+    }
+
+    fn poll_write_parts(
+        &mut self,
+        cx: &mut Context<'_>,
+        parts: &[PartRef<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if parts.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        self.refuse_if_abandoned()?;
+        let stepped = ready!(self.poll_step(cx, parts)).map_err(io::Error::from);
+        Poll::Ready(match stepped {
+            Ok(progress) => Ok(usize::try_from(progress.bytes()).unwrap_or(usize::MAX)),
+            Err(error) => {
+                self.ledger.failed(&error);
+                Err(error)
+            }
+        })
+    }
+}
+
+fn part_ref(slice: &[u8]) -> PartRef<'_> {
+    recognise(slice).map_or(PartRef::Bytes(slice), PartRef::File)
+}
+
+impl<S: Socket> AsyncWrite for Wire<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let slices = bufs
+            .iter()
+            .filter(|slice| !slice.is_empty())
+            .take(SLICES_MAX);
+        let parts: Parts<'_> = slices.map(|slice| part_ref(slice)).collect();
+        self.get_mut().poll_write_parts(cx, &parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+impl<S: Socket> AsyncRead for Wire<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let filled = buf.filled().len();
+        let read = ready!(Pin::new(&mut self.socket).poll_read(cx, buf));
+        match &read {
+            Ok(()) if buf.filled().len() == filled && buf.remaining() > 0 => {
+                self.ledger.closed_by_peer();
+            }
+            Ok(()) => {}
+            Err(error) => self.ledger.failed(error),
+        }
+        Poll::Ready(read)
+    }
+}
+
+impl<S: Socket> AsFd for Wire<S> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl<S> Drop for Wire<S> {
+    fn drop(&mut self) {
+        self.ledger.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Write;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::route::Route;
+    use crate::source::SourceFile;
+
+    fn source(len: usize) -> (SourceFile, Vec<u8>) {
+        let content: Vec<u8> = (0..len).map(|i| u8::try_from(i % 251).unwrap()).collect();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&content).unwrap();
+        (SourceFile::new(file).unwrap(), content)
+    }
+
+    async fn receive(mut peer: UnixStream) -> Vec<u8> {
+        let mut received = Vec::new();
+        #[expect(clippy::disallowed_methods, reason = "the test's own sender bounds it")]
+        peer.read_to_end(&mut received).await.unwrap();
+        received
+    }
+
+    fn choices() -> impl Iterator<Item = RouteChoice> {
+        Route::ALL
+            .into_iter()
+            .map(RouteChoice::Only)
+            .chain([RouteChoice::Auto])
+    }
+
+    #[tokio::test]
+    async fn payloads_arrive_whole_on_every_route() {
+        let (file, content) = source(3_000_001);
+        for choice in choices() {
+            let (socket, peer) = UnixStream::pair().unwrap();
+            let receiver = tokio::spawn(receive(peer));
+            let mut wire = Wire::with_routes(socket, choice);
+            let payload = Payload::new()
+                .bytes("head")
+                .file(file.range(1, 2_999_999).unwrap())
+                .bytes("between")
+                .file(file.range(0, 10).unwrap())
+                .bytes("tail");
+            let report = wire.send(payload).await.unwrap();
+            drop(wire);
+            let expected = [
+                b"head",
+                &content[1..3_000_000],
+                b"between",
+                &content[..10],
+                b"tail",
+            ];
+            assert!(receiver.await.unwrap() == expected.concat(), "{choice}");
+            assert_eq!(report.tally.total().bytes, 3_000_024, "{choice}");
+            assert_eq!(report.tally.plain().bytes, 15, "{choice}");
+            let copied = report.tally.total().user_copied_bytes;
+            assert_eq!(
+                copied > 0,
+                choice == RouteChoice::Only(Route::ReadWrite),
+                "{choice}"
+            );
+            if let RouteChoice::Only(route) = choice {
+                assert_eq!(report.tally.routes_taken().collect::<Vec<_>>(), [route]);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn mapped_slices_are_recognised_between_plain_ones() {
+        let (file, content) = source(1_000_000);
+        let mapped = file.whole().mapped_bytes().unwrap();
+        for choice in choices() {
+            let (socket, peer) = UnixStream::pair().unwrap();
+            let receiver = tokio::spawn(receive(peer));
+            let meter = Arc::new(Meter::new());
+            let mut wire = Wire::with_routes(socket, choice).counted_by(Arc::clone(&meter));
+            let mut left: &[&[u8]] = &[b"head", &mapped[7..], b"between", &mapped[..9], b"tail"];
+            let mut offset = 0;
+            while let Some(first) = left.first() {
+                let mut slices: Vec<_> = left.iter().map(|slice| IoSlice::new(slice)).collect();
+                slices[0] = IoSlice::new(&first[offset..]);
+                let mut written = offset + wire.write_vectored(&slices).await.unwrap();
+                while let Some(first) = left.first()
+                    && written >= first.len()
+                {
+                    written -= first.len();
+                    left = &left[1..];
+                }
+                offset = written;
+            }
+            drop(wire);
+            let expected = [b"head", &content[7..], b"between", &content[..9], b"tail"].concat();
+            assert!(receiver.await.unwrap() == expected, "{choice}");
+            let from_files = meter.snapshot().total().bytes - meter.snapshot().plain().bytes;
+            assert_eq!(from_files, 1_000_002, "{choice}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_shrinks_is_an_error_with_both_sizes() {
+        for choice in choices() {
+            let mut writable = tempfile::tempfile().unwrap();
+            writable.write_all(&[1; 200_000]).unwrap();
+            let file = SourceFile::new(writable.try_clone().unwrap()).unwrap();
+            writable.set_len(100_000).unwrap();
+            let (socket, peer) = UnixStream::pair().unwrap();
+            let receiver = tokio::spawn(receive(peer));
+            let mut wire = Wire::with_routes(socket, choice);
+            let error = wire
+                .send(Payload::new().bytes("head").file(file.whole()))
+                .await;
+            assert!(
+                matches!(
+                    error,
+                    Err(SendError::FileShrank {
+                        expected: 200_000,
+                        found: 100_000
+                    })
+                ),
+                "{choice}: {error:?}"
+            );
+            let next = wire.send(Payload::new().bytes("next")).await;
+            assert!(
+                matches!(next, Err(SendError::Abandoned)),
+                "{choice}: {next:?}"
+            );
+            drop(wire);
+            let received = receiver.await.unwrap();
+            assert!(received.len() <= 100_004, "{choice}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_only_read_write_can_send_steps_down() {
+        // procfs: a size, but neither splice_read nor mmap.
+        let Ok(file) = File::open("/proc/config.gz") else {
+            return eprintln!("skipped: this kernel has no /proc/config.gz");
+        };
+        let file = SourceFile::new(file).unwrap();
+        let (socket, peer) = UnixStream::pair().unwrap();
+        let receiver = tokio::spawn(receive(peer));
+        let mut wire = Wire::new(socket);
+        let report = wire.send(Payload::new().file(file.whole())).await.unwrap();
+        assert_eq!(report.tally.step_downs(), 3);
+        assert_eq!(
+            report.tally.routes_taken().collect::<Vec<_>>(),
+            [Route::ReadWrite]
+        );
+        let again = wire.send(Payload::new().file(file.whole())).await.unwrap();
+        assert_eq!(again.tally.step_downs(), 0, "refusals are remembered");
+        drop(wire);
+        assert_eq!(receiver.await.unwrap().len() as u64, 2 * file.len());
+    }
+
+    #[tokio::test]
+    async fn a_delivery_settles_with_what_was_sent() {
+        let (file, _) = source(100_000);
+        let (socket, peer) = UnixStream::pair().unwrap();
+        let receiver = tokio::spawn(receive(peer));
+        let mut wire = Wire::new(socket);
+        let (settled, outcomes) = std::sync::mpsc::channel();
+        let deliver = |ledger: &Ledger, bytes: &bytes::Bytes, due| {
+            let settled = settled.clone();
+            let settle = move |outcome| settled.send(outcome).unwrap();
+            ledger.open(due, Instant::now(), settle).expect(bytes);
+        };
+        let mapped = file.whole().mapped_bytes().unwrap();
+        let ledger = wire.ledger();
+        deliver(&ledger, &mapped, 100_000);
+        wire.write_all(b"head").await.unwrap();
+        wire.write_all(&mapped).await.unwrap();
+        let outcome = outcomes.try_recv().unwrap();
+        assert_eq!(outcome.cut_short, None);
+        assert_eq!(outcome.report.tally.route(Route::Sendfile).bytes, 100_000);
+
+        deliver(&ledger, &mapped, 100_000);
+        let sent = wire.write(&mapped[..10_000]).await.unwrap();
+        drop(wire);
+        let outcome = outcomes.try_recv().unwrap();
+        assert_eq!(outcome.report.tally.total().bytes, sent as u64);
+        assert_eq!(
+            outcome.cut_short.as_deref(),
+            Some("connection closed by this server")
+        );
+        receiver.await.unwrap();
+    }
+}
