@@ -1,4 +1,24 @@
 //! The `pagewire` program: parse, run one command, exit code.
 #![forbid(unsafe_code)]
 
-fn main() {}
+mod flags;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::flags::{Command, Flags};
+
+fn main() -> ExitCode {
+    let ran = match Flags::parse().command {
+        Command::Serve(flags) => serve::run(&flags),
+    };
+    match ran {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("pagewire: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

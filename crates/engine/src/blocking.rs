@@ -44,16 +44,10 @@ pub fn transfer_to(
     socket: impl AsFd,
 ) -> Result<Report, TransferError> {
     let unmoved = |source| TransferError { moved: 0, source };
-    let source = file
-        .try_clone()
-        .and_then(SourceFile::new)
-        .map_err(|e| unmoved(e.into()))?;
+    let source = file.try_clone().and_then(SourceFile::new).map_err(|e| unmoved(e.into()))?;
     let range = source.range(position, count).map_err(|_| {
         let expected = position.saturating_add(count);
-        unmoved(SendError::FileShrank {
-            expected,
-            found: source.len(),
-        })
+        unmoved(SendError::FileShrank { expected, found: source.len() })
     })?;
     send(Payload::new().file(range), socket, RouteChoice::Auto)
 }
@@ -73,12 +67,7 @@ pub fn send(
     let mut tally = Tally::default();
     while !payload.is_empty() {
         let mut progress = Progress::default();
-        let stepped = step(
-            &mut sink,
-            socket.as_fd(),
-            &parts_of(&payload),
-            &mut progress,
-        );
+        let stepped = step(&mut sink, socket.as_fd(), &parts_of(&payload), &mut progress);
         progress.count_into(&mut tally);
         payload.advance(progress.bytes());
         let waited = match stepped {
@@ -86,15 +75,9 @@ pub fn send(
             _ if progress.blocked && !payload.is_empty() => wait_until_writable(&socket),
             Err(_) | Ok(()) => Ok(()),
         };
-        waited.map_err(|source| TransferError {
-            moved: tally.total().bytes,
-            source,
-        })?;
+        waited.map_err(|source| TransferError { moved: tally.total().bytes, source })?;
     }
-    Ok(Report {
-        tally,
-        elapsed: started.elapsed(),
-    })
+    Ok(Report { tally, elapsed: started.elapsed() })
 }
 
 fn wait_until_writable(socket: &impl AsFd) -> Result<(), SendError> {

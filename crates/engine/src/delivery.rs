@@ -8,9 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::meter::{Report, Tally};
-use crate::transfer::{Moved, PartRef};
+use crate::route::Route;
+use crate::transfer::{PartRef, Progress};
 
 /// The account of one wire, shared by the wire and by whoever hands bytes to the writer above.
 ///
@@ -33,11 +35,7 @@ struct Entries {
 
 impl fmt::Debug for Entries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            expected,
-            failure,
-            closed,
-        } = self;
+        let Self { expected, failure, closed } = self;
         f.debug_struct("Entries")
             .field("expected", &expected.len())
             .field("failure", failure)
@@ -50,6 +48,8 @@ impl fmt::Debug for Entries {
 struct Expected {
     address: usize,
     bytes: usize,
+    /// They were read from a file into memory.
+    copied: bool,
     account: Arc<Account>,
 }
 
@@ -92,26 +92,23 @@ impl Ledger {
             tally: Mutex::default(),
             settle: Mutex::new(Some(Box::new(settle))),
         };
-        Delivery {
-            account: Arc::new(account),
-        }
+        Delivery { account: Arc::new(account) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ticks off what a step moved.
-    pub(crate) fn tick(&self, parts: &[PartRef<'_>], moved: &[Moved], step_downs: u64) {
+    /// Ticks off what a step moved. Bytes that were read from a file into memory look plain to
+    /// the step; here it is known that they took the route read-write.
+    pub(crate) fn tick(&self, parts: &[PartRef<'_>], progress: &mut Progress) {
         let mut entries = self.lock();
         let Some(front) = entries.expected.front() else {
             return;
         };
-        if step_downs > 0 {
-            front.account.tally().count_step_downs(step_downs);
-        }
-        let mut sent = Vec::new();
-        for moved in moved {
+        front.account.tally().count_step_downs(progress.step_downs);
+        let mut sent: SmallVec<[Expected; 4]> = SmallVec::new();
+        for moved in &mut progress.moved {
             let Some(address) = address_of(&parts[moved.part]) else {
                 continue;
             };
@@ -122,10 +119,12 @@ impl Ledger {
                 // A head, or other bytes that nobody asked to be told of.
                 continue;
             }
+            if front.copied {
+                moved.way = Some(Route::ReadWrite);
+                moved.count.user_copied_bytes = moved.count.bytes;
+            }
             front.account.tally().count(moved.way, &moved.count);
-            let bytes = usize::try_from(moved.count.bytes)
-                .unwrap_or(usize::MAX)
-                .min(front.bytes);
+            let bytes = usize::try_from(moved.count.bytes).unwrap_or(usize::MAX).min(front.bytes);
             front.address += bytes;
             front.bytes -= bytes;
             if front.bytes == 0 {
@@ -178,11 +177,22 @@ pub struct Delivery {
 impl Delivery {
     /// Says that `bytes` are about to be handed to the writer above the wire.
     pub fn expect(&self, bytes: &Bytes) {
+        self.push(bytes, false);
+    }
+
+    /// The same for bytes that were read from a file into memory: they are counted as user
+    /// copies, on the route read-write.
+    pub fn expect_copied(&self, bytes: &Bytes) {
+        self.push(bytes, true);
+    }
+
+    fn push(&self, bytes: &Bytes, copied: bool) {
         let mut entries = self.account.ledger.lock();
         if !bytes.is_empty() && !entries.closed {
             entries.expected.push_back(Expected {
                 address: bytes.as_ptr().addr(),
                 bytes: bytes.len(),
+                copied,
                 account: Arc::clone(&self.account),
             });
         }
@@ -191,9 +201,7 @@ impl Delivery {
 
 impl fmt::Debug for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Delivery")
-            .field("due", &self.account.due)
-            .finish_non_exhaustive()
+        f.debug_struct("Delivery").field("due", &self.account.due).finish_non_exhaustive()
     }
 }
 
@@ -210,21 +218,10 @@ impl Drop for Account {
             let failure = self.ledger.lock().failure.clone();
             failure.unwrap_or_else(|| "connection closed by this server".to_owned())
         });
-        let report = Report {
-            tally,
-            elapsed: self.started.elapsed(),
-        };
-        let settle = self
-            .settle
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let report = Report { tally, elapsed: self.started.elapsed() };
+        let settle = self.settle.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(settle) = settle {
-            settle(Outcome {
-                due: self.due,
-                report,
-                cut_short,
-            });
+            settle(Outcome { due: self.due, report, cut_short });
         }
     }
 }

@@ -66,9 +66,7 @@ impl Tally {
 
     /// The routes that moved bytes, in the order of [`Route::ALL`].
     pub fn routes_taken(&self) -> impl Iterator<Item = Route> {
-        Route::ALL
-            .into_iter()
-            .filter(|route| self.route(*route).bytes > 0)
+        Route::ALL.into_iter().filter(|route| self.route(*route).bytes > 0)
     }
 
     pub(crate) fn count(&mut self, way: Option<Route>, count: &Count) {
@@ -155,8 +153,7 @@ impl SharedCount {
         self.steps.fetch_add(count.steps, Ordering::Relaxed);
         self.calls.fetch_add(count.calls, Ordering::Relaxed);
         if count.user_copied_bytes > 0 {
-            self.user_copied_bytes
-                .fetch_add(count.user_copied_bytes, Ordering::Relaxed);
+            self.user_copied_bytes.fetch_add(count.user_copied_bytes, Ordering::Relaxed);
         }
     }
 }
@@ -168,12 +165,7 @@ mod tests {
     #[test]
     fn a_meter_adds_up_what_was_counted() {
         let meter = Meter::new();
-        let count = Count {
-            bytes: 10,
-            steps: 1,
-            calls: 2,
-            user_copied_bytes: 3,
-        };
+        let count = Count { bytes: 10, steps: 1, calls: 2, user_copied_bytes: 3 };
         meter.count(Some(Route::Splice), &count);
         meter.count(Some(Route::Splice), &count);
         meter.count(None, &count);

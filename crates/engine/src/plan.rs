@@ -52,21 +52,13 @@ pub(crate) struct Plan {
 pub(crate) fn plan(facts: Facts) -> Option<Plan> {
     let (preferred, reason) = preference(facts);
     let (route, reason) = if facts.refused.contains(preferred) {
-        let lesser = Route::ALL
-            .into_iter()
-            .find(|route| !facts.refused.contains(*route))?;
+        let lesser = Route::ALL.into_iter().find(|route| !facts.refused.contains(*route))?;
         (lesser, Reason::SteppedDown)
     } else {
         (preferred, reason)
     };
-    let step_bytes = usize::try_from(facts.range_bytes)
-        .unwrap_or(usize::MAX)
-        .min(STEP_BYTES_MAX);
-    Some(Plan {
-        route,
-        step_bytes,
-        reason,
-    })
+    let step_bytes = usize::try_from(facts.range_bytes).unwrap_or(usize::MAX).min(STEP_BYTES_MAX);
+    Some(Plan { route, step_bytes, reason })
 }
 
 fn preference(facts: Facts) -> (Route, Reason) {
@@ -94,73 +86,26 @@ mod tests {
         range_bytes: u64,
         expected: Option<(Route, Reason)>,
     ) {
-        let refused = refused
-            .iter()
-            .fold(RouteSet::default(), |set, route| set.with(*route));
-        let plan = plan(Facts {
-            choice,
-            refused,
-            under_way,
-            range_bytes,
-        });
-        assert_eq!(
-            plan.map(|plan| (plan.route, plan.reason)),
-            expected,
-            "{choice} {range_bytes}"
-        );
+        let refused = refused.iter().fold(RouteSet::default(), |set, route| set.with(*route));
+        let plan = plan(Facts { choice, refused, under_way, range_bytes });
+        assert_eq!(plan.map(|plan| (plan.route, plan.reason)), expected, "{choice} {range_bytes}");
     }
 
     #[test]
     fn size_decides_when_nothing_else_does() {
         let auto = RouteChoice::Auto;
-        check(
-            auto,
-            &[],
-            None,
-            1,
-            Some((Route::MmapWrite, Reason::SmallRange)),
-        );
-        check(
-            auto,
-            &[],
-            None,
-            SMALL,
-            Some((Route::MmapWrite, Reason::SmallRange)),
-        );
-        check(
-            auto,
-            &[],
-            None,
-            LARGE,
-            Some((Route::Sendfile, Reason::LargeRange)),
-        );
-        check(
-            auto,
-            &[],
-            None,
-            u64::MAX,
-            Some((Route::Sendfile, Reason::LargeRange)),
-        );
+        check(auto, &[], None, 1, Some((Route::MmapWrite, Reason::SmallRange)));
+        check(auto, &[], None, SMALL, Some((Route::MmapWrite, Reason::SmallRange)));
+        check(auto, &[], None, LARGE, Some((Route::Sendfile, Reason::LargeRange)));
+        check(auto, &[], None, u64::MAX, Some((Route::Sendfile, Reason::LargeRange)));
     }
 
     #[test]
     fn a_range_under_way_keeps_its_route() {
         let auto = RouteChoice::Auto;
         let sendfile = Some(Route::Sendfile);
-        check(
-            auto,
-            &[],
-            sendfile,
-            1,
-            Some((Route::Sendfile, Reason::UnderWay)),
-        );
-        check(
-            auto,
-            &[Route::Sendfile],
-            sendfile,
-            1,
-            Some((Route::Splice, Reason::SteppedDown)),
-        );
+        check(auto, &[], sendfile, 1, Some((Route::Sendfile, Reason::UnderWay)));
+        check(auto, &[Route::Sendfile], sendfile, 1, Some((Route::Splice, Reason::SteppedDown)));
     }
 
     #[test]
@@ -181,13 +126,7 @@ mod tests {
         check(auto, &Route::ALL[..2], None, LARGE, down(Route::MmapWrite));
         check(auto, &Route::ALL[..3], None, LARGE, down(Route::ReadWrite));
         check(auto, &Route::ALL, None, LARGE, None);
-        check(
-            auto,
-            &[Route::MmapWrite],
-            None,
-            SMALL,
-            down(Route::Sendfile),
-        );
+        check(auto, &[Route::MmapWrite], None, SMALL, down(Route::Sendfile));
         check(
             RouteChoice::Only(Route::ReadWrite),
             &Route::ALL[3..],
@@ -205,9 +144,6 @@ mod tests {
             under_way: None,
             range_bytes: u64::MAX,
         };
-        assert_eq!(
-            plan(facts).map(|plan| plan.step_bytes),
-            Some(STEP_BYTES_MAX)
-        );
+        assert_eq!(plan(facts).map(|plan| plan.step_bytes), Some(STEP_BYTES_MAX));
     }
 }

@@ -95,11 +95,7 @@ pub fn mutation_oracle(
     scratch.write_all_at(&[OLD; SAMPLE_BYTES], 0)?;
     let sample = SourceFile::new(scratch.try_clone()?)?.range(0, SAMPLE_BYTES as u64);
     let sample = sample.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    let report = send(
-        Payload::new().file(sample),
-        sender,
-        RouteChoice::Only(route),
-    )?;
+    let report = send(Payload::new().file(sample), sender, RouteChoice::Only(route))?;
     if report.tally.routes_taken().ne([route]) {
         return Err(ProofError::RouteRefused { route });
     }
@@ -122,10 +118,7 @@ fn wait_for_arrival(receiver: &impl AsFd) -> Result<(), ProofError> {
         }
         // The socket is readable from its first byte on, so its readiness says nothing of the
         // last one: look again in a moment.
-        let moment = Timespec {
-            tv_sec: 0,
-            tv_nsec: 100_000,
-        };
+        let moment = Timespec { tv_sec: 0, tv_nsec: 100_000 };
         retry_on_intr(|| poll(&mut [], Some(&moment))).map_err(io::Error::from)?;
     }
 }
@@ -136,9 +129,7 @@ fn verdict(receiver: &impl AsFd) -> Result<Passage, ProofError> {
     while filled < SAMPLE_BYTES {
         match retry_on_intr(|| rustix::io::read(receiver, &mut sample[filled..])) {
             Ok(0) => {
-                return Err(ProofError::NotArrived {
-                    arrived: filled as u64,
-                });
+                return Err(ProofError::NotArrived { arrived: filled as u64 });
             }
             Ok(bytes) => filled += bytes,
             Err(errno) => return Err(ProofError::Io(errno.into())),

@@ -24,12 +24,7 @@ pub enum Route {
 
 impl Route {
     /// Every route, the cheapest for large files first. Stepping down follows this order.
-    pub const ALL: [Self; 4] = [
-        Self::Sendfile,
-        Self::Splice,
-        Self::MmapWrite,
-        Self::ReadWrite,
-    ];
+    pub const ALL: [Self; 4] = [Self::Sendfile, Self::Splice, Self::MmapWrite, Self::ReadWrite];
 
     /// The route's name as in flags and logs.
     #[must_use]
@@ -96,10 +91,7 @@ impl FromStr for Route {
     type Err = UnknownRoute;
 
     fn from_str(name: &str) -> Result<Self, UnknownRoute> {
-        Self::ALL
-            .into_iter()
-            .find(|route| route.name() == name)
-            .ok_or(UnknownRoute)
+        Self::ALL.into_iter().find(|route| route.name() == name).ok_or(UnknownRoute)
     }
 }
 

@@ -29,10 +29,7 @@ struct UnderWay {
 
 impl Sink {
     pub(crate) fn new(choice: RouteChoice) -> Self {
-        Self {
-            choice,
-            ..Self::default()
-        }
+        Self { choice, ..Self::default() }
     }
 
     /// The facts of a step for `range`.

@@ -8,10 +8,10 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
-use bytes::Bytes;
-use rustix::io::Errno;
+use bytes::{Bytes, BytesMut};
+use rustix::io::{Errno, retry_on_intr};
 
-use crate::error::RangeError;
+use crate::error::{RangeError, SendError};
 use crate::sys::mapping::Mapping;
 
 /// What a file was when it was opened: enough to tell it from any other, and from itself changed.
@@ -62,10 +62,7 @@ impl SourceFile {
     pub fn new(file: File) -> io::Result<Self> {
         let stat = rustix::fs::fstat(&file)?;
         if !rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "not a regular file",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
         let identity = Identity {
             device: stat.st_dev,
@@ -76,13 +73,7 @@ impl SourceFile {
                 nanoseconds: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
             },
         };
-        Ok(Self {
-            shared: Arc::new(Shared {
-                file,
-                identity,
-                mapping: OnceLock::new(),
-            }),
-        })
+        Ok(Self { shared: Arc::new(Shared { file, identity, mapping: OnceLock::new() }) })
     }
 
     /// What the file was when it was opened.
@@ -106,11 +97,7 @@ impl SourceFile {
     /// All of it.
     #[must_use]
     pub fn whole(&self) -> FileRange {
-        FileRange {
-            source: self.clone(),
-            position: 0,
-            len: self.len(),
-        }
+        FileRange { source: self.clone(), position: 0, len: self.len() }
     }
 
     /// `len` bytes from `position` on.
@@ -120,16 +107,8 @@ impl SourceFile {
     /// When the range does not lie within the file.
     pub fn range(&self, position: u64, len: u64) -> Result<FileRange, RangeError> {
         match position.checked_add(len) {
-            Some(end) if end <= self.len() => Ok(FileRange {
-                source: self.clone(),
-                position,
-                len,
-            }),
-            _ => Err(RangeError {
-                position,
-                len,
-                file_len: self.len(),
-            }),
+            Some(end) if end <= self.len() => Ok(FileRange { source: self.clone(), position, len }),
+            _ => Err(RangeError { position, len, file_len: self.len() }),
         }
     }
 
@@ -245,6 +224,26 @@ impl FileRange {
         Ok(Bytes::from_owner(MappedRange(self.clone())))
     }
 
+    /// Removes up to `max` bytes from the front of the range and reads them into memory: for
+    /// writers that do not end in a `Wire`, and for files that cannot be mapped. May wait for
+    /// the disk. Tell [`Delivery::expect_copied`](crate::Delivery::expect_copied) of them.
+    ///
+    /// # Errors
+    ///
+    /// Those of pread(2), and [`SendError::FileShrank`] where the file ends before the range.
+    pub fn read_front(&mut self, max: u64) -> Result<Bytes, SendError> {
+        let wanted = usize::try_from(self.len.min(max)).unwrap_or(usize::MAX);
+        let mut bytes = BytesMut::zeroed(wanted);
+        let read = retry_on_intr(|| rustix::io::pread(&self.source, &mut *bytes, self.position))?;
+        if read == 0 && wanted > 0 {
+            let found = self.source.len_now()?;
+            return Err(SendError::FileShrank { expected: self.end(), found });
+        }
+        bytes.truncate(read);
+        self.advance(read as u64);
+        Ok(bytes.freeze())
+    }
+
     /// Where the range lies in memory, if its file is mapped already.
     pub(crate) fn mapped_address(&self) -> Option<usize> {
         let mapping = self.source.shared.mapping.get()?.as_ref().ok()?;
@@ -254,12 +253,8 @@ impl FileRange {
     /// The mapped memory of the range, for system calls.
     pub(crate) fn mapped_slice(&self) -> Result<&[u8], Errno> {
         let mapping = self.source.mapping()?.as_slice();
-        let bounds = usize::try_from(self.position)
-            .ok()
-            .zip(usize::try_from(self.end()).ok());
-        bounds
-            .and_then(|(start, end)| mapping.get(start..end))
-            .ok_or(Errno::OVERFLOW)
+        let bounds = usize::try_from(self.position).ok().zip(usize::try_from(self.end()).ok());
+        bounds.and_then(|(start, end)| mapping.get(start..end)).ok_or(Errno::OVERFLOW)
     }
 }
 
@@ -268,9 +263,7 @@ struct MappedRange(FileRange);
 
 impl AsRef<[u8]> for MappedRange {
     fn as_ref(&self) -> &[u8] {
-        self.0
-            .mapped_slice()
-            .expect("the mapping was made before this owner")
+        self.0.mapped_slice().expect("the mapping was made before this owner")
     }
 }
 
@@ -366,10 +359,7 @@ impl Payload {
     /// Removes `bytes` from the front.
     pub(crate) fn advance(&mut self, mut bytes: u64) {
         while bytes > 0 {
-            let front = self
-                .parts
-                .front_mut()
-                .expect("advanced by no more than is left");
+            let front = self.parts.front_mut().expect("advanced by no more than is left");
             let taken = bytes.min(front.len());
             match front {
                 Part::Bytes(run) => {
@@ -403,9 +393,7 @@ pub(crate) fn recognise(slice: &[u8]) -> Option<FileRange> {
     let position = (address - start) as u64;
     let shared = shared.upgrade()?;
     drop(registered);
-    SourceFile { shared }
-        .range(position, slice.len() as u64)
-        .ok()
+    SourceFile { shared }.range(position, slice.len() as u64).ok()
 }
 
 #[cfg(test)]
@@ -455,15 +443,16 @@ mod tests {
         assert!(source.range(10, 0).is_ok());
         for (position, len) in [(0, 11), (11, 0), (u64::MAX, 1), (1, u64::MAX)] {
             let refusal = source.range(position, len).unwrap_err();
-            assert_eq!(
-                refusal,
-                RangeError {
-                    position,
-                    len,
-                    file_len: 10
-                }
-            );
+            assert_eq!(refusal, RangeError { position, len, file_len: 10 });
         }
+    }
+
+    #[test]
+    fn a_range_is_read_from_the_front() {
+        let mut range = source(b"0123456789").range(2, 5).unwrap();
+        assert_eq!(range.read_front(3).unwrap(), "234");
+        assert_eq!(range.read_front(3).unwrap(), "56");
+        assert!(range.is_empty() && range.read_front(3).unwrap().is_empty());
     }
 
     #[test]
@@ -481,11 +470,7 @@ mod tests {
     #[test]
     fn a_payload_advances_across_parts() {
         let file = source(&[7; 10]);
-        let mut payload = Payload::new()
-            .bytes("head")
-            .file(file.whole())
-            .bytes("")
-            .bytes("tail");
+        let mut payload = Payload::new().bytes("head").file(file.whole()).bytes("").bytes("tail");
         assert_eq!(payload.len(), 18);
         payload.advance(5);
         assert_eq!(payload.len(), 13);

@@ -65,16 +65,12 @@ impl Progress {
     }
 
     pub(crate) fn count_into(&self, tally: &mut Tally) {
-        self.moved
-            .iter()
-            .for_each(|moved| tally.count(moved.way, &moved.count));
+        self.moved.iter().for_each(|moved| tally.count(moved.way, &moved.count));
         tally.count_step_downs(self.step_downs);
     }
 
     pub(crate) fn count_into_shared(&self, meter: &Meter) {
-        self.moved
-            .iter()
-            .for_each(|moved| meter.count(moved.way, &moved.count));
+        self.moved.iter().for_each(|moved| meter.count(moved.way, &moved.count));
         meter.count_step_downs(self.step_downs);
     }
 
@@ -112,11 +108,7 @@ pub(crate) fn step(
         let more = plan.step_bytes as u64 != range.len() || part + 1 < parts.len();
         let mut cost = Cost::default();
         let outcome = take(sink, Target { socket, more }, &range, plan, &mut cost);
-        let bytes = if let Ok(Step::Moved(bytes)) = outcome {
-            bytes as u64
-        } else {
-            0
-        };
+        let bytes = if let Ok(Step::Moved(bytes)) = outcome { bytes as u64 } else { 0 };
         progress.record(part, Some(plan.route), bytes, cost);
         match outcome? {
             Step::Moved(_) => sink.sent(&range, bytes, plan.route),
@@ -165,11 +157,7 @@ fn gather<'a>(
     parts: &'a [PartRef<'_>],
     progress: &mut Progress,
 ) -> Result<Gathered<'a>, SendError> {
-    let mut gathered = Gathered {
-        slices: SmallVec::new(),
-        cut: false,
-        next: None,
-    };
+    let mut gathered = Gathered { slices: SmallVec::new(), cut: false, next: None };
     let mut room = STEP_BYTES_MAX;
     for part in parts.iter().take(SLICES_MAX) {
         let slice = match part {
@@ -183,9 +171,7 @@ fn gather<'a>(
             },
         };
         gathered.cut = slice.len() > room;
-        gathered
-            .slices
-            .push(IoSlice::new(&slice[..slice.len().min(room)]));
+        gathered.slices.push(IoSlice::new(&slice[..slice.len().min(room)]));
         room -= slice.len().min(room);
         if room == 0 {
             break;
@@ -265,12 +251,7 @@ impl Gathered<'_> {
                 }
             };
             let last = left == 0 && (share < slice.len() || index + 1 == self.slices.len());
-            progress.record(
-                index,
-                way,
-                share as u64,
-                if last { cost } else { Cost::default() },
-            );
+            progress.record(index, way, share as u64, if last { cost } else { Cost::default() });
             if last {
                 break;
             }
@@ -293,10 +274,7 @@ impl Gathered<'_> {
 }
 
 fn shrank(range: &FileRange) -> Result<SendError, SendError> {
-    Ok(SendError::FileShrank {
-        expected: range.end(),
-        found: range.source().len_now()?,
-    })
+    Ok(SendError::FileShrank { expected: range.end(), found: range.source().len_now()? })
 }
 
 fn step_down(

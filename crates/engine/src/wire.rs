@@ -141,18 +141,11 @@ impl<S: Socket> Wire<S> {
             payload.advance(progress.bytes());
         }
         self.sending = false;
-        Ok(Report {
-            tally,
-            elapsed: started.elapsed(),
-        })
+        Ok(Report { tally, elapsed: started.elapsed() })
     }
 
     fn refuse_if_abandoned(&self) -> Result<(), SendError> {
-        if self.sending {
-            Err(SendError::Abandoned)
-        } else {
-            Ok(())
-        }
+        if self.sending { Err(SendError::Abandoned) } else { Ok(()) }
     }
 
     /// One step, as soon as the socket takes bytes. Ready only when bytes moved.
@@ -190,17 +183,12 @@ impl<S: Socket> Wire<S> {
             let tried = self.socket.try_write(|| {
                 let stepped = step(&mut self.sink, self.socket.as_fd(), parts, &mut progress);
                 error = stepped.err();
-                if progress.blocked {
-                    Err(io::ErrorKind::WouldBlock.into())
-                } else {
-                    Ok(())
-                }
+                if progress.blocked { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
             });
+            self.ledger.tick(parts, &mut progress);
             if let Some(meter) = &self.meter {
                 progress.count_into_shared(meter);
             }
-            self.ledger
-                .tick(parts, &progress.moved, progress.step_downs);
             if progress.bytes() > 0 {
                 return Poll::Ready(Ok(progress));
             }
@@ -253,10 +241,7 @@ impl<S: Socket> AsyncWrite for Wire<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let slices = bufs
-            .iter()
-            .filter(|slice| !slice.is_empty())
-            .take(SLICES_MAX);
+        let slices = bufs.iter().filter(|slice| !slice.is_empty()).take(SLICES_MAX);
         let parts: Parts<'_> = slices.map(|slice| part_ref(slice)).collect();
         self.get_mut().poll_write_parts(cx, &parts)
     }
@@ -325,16 +310,12 @@ mod tests {
 
     async fn receive(mut peer: UnixStream) -> Vec<u8> {
         let mut received = Vec::new();
-        #[expect(clippy::disallowed_methods, reason = "the test's own sender bounds it")]
         peer.read_to_end(&mut received).await.unwrap();
         received
     }
 
     fn choices() -> impl Iterator<Item = RouteChoice> {
-        Route::ALL
-            .into_iter()
-            .map(RouteChoice::Only)
-            .chain([RouteChoice::Auto])
+        Route::ALL.into_iter().map(RouteChoice::Only).chain([RouteChoice::Auto])
     }
 
     #[tokio::test]
@@ -352,22 +333,12 @@ mod tests {
                 .bytes("tail");
             let report = wire.send(payload).await.unwrap();
             drop(wire);
-            let expected = [
-                b"head",
-                &content[1..3_000_000],
-                b"between",
-                &content[..10],
-                b"tail",
-            ];
+            let expected = [b"head", &content[1..3_000_000], b"between", &content[..10], b"tail"];
             assert!(receiver.await.unwrap() == expected.concat(), "{choice}");
             assert_eq!(report.tally.total().bytes, 3_000_024, "{choice}");
             assert_eq!(report.tally.plain().bytes, 15, "{choice}");
             let copied = report.tally.total().user_copied_bytes;
-            assert_eq!(
-                copied > 0,
-                choice == RouteChoice::Only(Route::ReadWrite),
-                "{choice}"
-            );
+            assert_eq!(copied > 0, choice == RouteChoice::Only(Route::ReadWrite), "{choice}");
             if let RouteChoice::Only(route) = choice {
                 assert_eq!(report.tally.routes_taken().collect::<Vec<_>>(), [route]);
             }
@@ -415,24 +386,13 @@ mod tests {
             let (socket, peer) = UnixStream::pair().unwrap();
             let receiver = tokio::spawn(receive(peer));
             let mut wire = Wire::with_routes(socket, choice);
-            let error = wire
-                .send(Payload::new().bytes("head").file(file.whole()))
-                .await;
+            let error = wire.send(Payload::new().bytes("head").file(file.whole())).await;
             assert!(
-                matches!(
-                    error,
-                    Err(SendError::FileShrank {
-                        expected: 200_000,
-                        found: 100_000
-                    })
-                ),
+                matches!(error, Err(SendError::FileShrank { expected: 200_000, found: 100_000 })),
                 "{choice}: {error:?}"
             );
             let next = wire.send(Payload::new().bytes("next")).await;
-            assert!(
-                matches!(next, Err(SendError::Abandoned)),
-                "{choice}: {next:?}"
-            );
+            assert!(matches!(next, Err(SendError::Abandoned)), "{choice}: {next:?}");
             drop(wire);
             let received = receiver.await.unwrap();
             assert!(received.len() <= 100_004, "{choice}");
@@ -451,10 +411,7 @@ mod tests {
         let mut wire = Wire::new(socket);
         let report = wire.send(Payload::new().file(file.whole())).await.unwrap();
         assert_eq!(report.tally.step_downs(), 3);
-        assert_eq!(
-            report.tally.routes_taken().collect::<Vec<_>>(),
-            [Route::ReadWrite]
-        );
+        assert_eq!(report.tally.routes_taken().collect::<Vec<_>>(), [Route::ReadWrite]);
         let again = wire.send(Payload::new().file(file.whole())).await.unwrap();
         assert_eq!(again.tally.step_downs(), 0, "refusals are remembered");
         drop(wire);
@@ -487,10 +444,7 @@ mod tests {
         drop(wire);
         let outcome = outcomes.try_recv().unwrap();
         assert_eq!(outcome.report.tally.total().bytes, sent as u64);
-        assert_eq!(
-            outcome.cut_short.as_deref(),
-            Some("connection closed by this server")
-        );
+        assert_eq!(outcome.cut_short.as_deref(), Some("connection closed by this server"));
         receiver.await.unwrap();
     }
 }

@@ -42,11 +42,7 @@ impl Target<'_> {
     /// No SIGPIPE, whatever the program around us did to it; MSG_MORE keeps the kernel from
     /// sending a short packet before the rest arrives.
     fn send_flags(self) -> SendFlags {
-        if self.more {
-            SendFlags::NOSIGNAL | SendFlags::MORE
-        } else {
-            SendFlags::NOSIGNAL
-        }
+        if self.more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL }
     }
 }
 

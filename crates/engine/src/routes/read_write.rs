@@ -35,10 +35,7 @@ pub(crate) fn step(
         if read == 0 {
             return Ok(Step::SourceEnded);
         }
-        let target = Target {
-            more: target.more || (read as u64) < range.len(),
-            ..target
-        };
+        let target = Target { more: target.more || (read as u64) < range.len(), ..target };
         let sent = retry_on_intr(|| {
             cost.calls += 1;
             rustix::net::send(target.socket, &wanted[..read], target.send_flags())

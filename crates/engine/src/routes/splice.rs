@@ -35,11 +35,7 @@ impl Pipe {
         if let Err(errno) = rustix::pipe::fcntl_setpipe_size(&write, PIPE_BYTES) {
             tracing::debug!(%errno, "the pipe keeps its default size");
         }
-        Ok(Self {
-            read,
-            write,
-            held: None,
-        })
+        Ok(Self { read, write, held: None })
     }
 
     /// How many bytes from the front of `range` the pipe holds.
@@ -62,9 +58,7 @@ pub(crate) fn step(
 ) -> Result<Step, Errno> {
     // A pipe with bytes of another range belongs to a payload that was abandoned: its bytes
     // must not reach the socket any more.
-    let fresh = pipe
-        .take()
-        .filter(|pipe| pipe.held.is_none() || pipe.held_of(range).is_some());
+    let fresh = pipe.take().filter(|pipe| pipe.held.is_none() || pipe.held_of(range).is_some());
     let pipe = pipe.insert(fresh.map_or_else(Pipe::new, Ok)?);
 
     let held = match pipe.held_of(range) {
@@ -75,11 +69,7 @@ pub(crate) fn step(
         },
     };
     let drained = drain(pipe, target, held, cost)?;
-    let moved = if let Step::Moved(bytes) = drained {
-        bytes
-    } else {
-        0
-    };
+    let moved = if let Step::Moved(bytes) = drained { bytes } else { 0 };
     pipe.held = (moved < held).then(|| Held {
         source: range.source().clone(),
         position: range.position() + moved as u64,
@@ -92,14 +82,7 @@ fn fill(pipe: &Pipe, range: &FileRange, max: usize, cost: &mut Cost) -> Result<S
     let filled = retry_on_intr(|| {
         cost.calls += 1;
         let mut position = range.position();
-        splice(
-            range.source(),
-            Some(&mut position),
-            &pipe.write,
-            None,
-            max,
-            SpliceFlags::empty(),
-        )
+        splice(range.source(), Some(&mut position), &pipe.write, None, max, SpliceFlags::empty())
     });
     match filled {
         Ok(0) => Ok(Step::SourceEnded),
@@ -109,11 +92,7 @@ fn fill(pipe: &Pipe, range: &FileRange, max: usize, cost: &mut Cost) -> Result<S
 }
 
 fn drain(pipe: &Pipe, target: Target<'_>, held: usize, cost: &mut Cost) -> Result<Step, Errno> {
-    let flags = if target.more {
-        SpliceFlags::MORE
-    } else {
-        SpliceFlags::empty()
-    };
+    let flags = if target.more { SpliceFlags::MORE } else { SpliceFlags::empty() };
     let drained = retry_on_intr(|| {
         cost.calls += 1;
         splice(&pipe.read, None, target.socket, None, held, flags)

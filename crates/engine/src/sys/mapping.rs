@@ -55,10 +55,7 @@ mod tests {
     fn refuses_an_empty_mapping() {
         let file = tempfile::tempfile().unwrap();
         let refusal = Mapping::of(&file, 0).unwrap_err();
-        assert_eq!(
-            refusal.raw_os_error(),
-            Some(rustix::io::Errno::INVAL.raw_os_error())
-        );
+        assert_eq!(refusal.raw_os_error(), Some(rustix::io::Errno::INVAL.raw_os_error()));
     }
 
     #[test]

@@ -1,0 +1,113 @@
+//! Why a request is not answered with a file, and the one place where that becomes a status.
+
+use std::io;
+use std::path::PathBuf;
+
+use http::StatusCode;
+use rustix::io::Errno;
+
+/// Why a request is not answered with a file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// Neither GET nor HEAD.
+    #[error("only GET and HEAD are answered here")]
+    Method,
+    /// The target holds a NUL byte, which no file name can.
+    #[error("the target holds a NUL byte")]
+    Nul,
+    /// The target holds a `..` segment, plain or percent-encoded.
+    #[error("the target holds a '..' segment")]
+    DotDot,
+    /// There is no such file.
+    #[error("no such file")]
+    Missing,
+    /// A directory without an index.html.
+    #[error("this directory has no index.html")]
+    NoIndex,
+    /// A symbolic link on the way leads out of the served directory.
+    #[error("no such file")]
+    Outside,
+    /// The file may not be read by this server.
+    #[error("not readable by this server")]
+    Permission,
+    /// A device, socket or pipe.
+    #[error("not a regular file")]
+    NotRegular,
+    /// No descriptors left.
+    #[error("this server has too many files open; try again")]
+    Exhausted,
+    /// The file system failed.
+    #[error("the file could not be opened")]
+    Io(#[source] io::Error),
+}
+
+impl RequestError {
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Nul | Self::DotDot => StatusCode::BAD_REQUEST,
+            Self::Missing | Self::NoIndex | Self::Outside => StatusCode::NOT_FOUND,
+            Self::Permission | Self::NotRegular => StatusCode::FORBIDDEN,
+            Self::Exhausted => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Io(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+impl From<io::Error> for RequestError {
+    fn from(error: io::Error) -> Self {
+        match Errno::from_io_error(&error) {
+            Some(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) => Self::Missing,
+            Some(Errno::XDEV | Errno::LOOP) => Self::Outside,
+            Some(Errno::ACCESS | Errno::PERM) => Self::Permission,
+            Some(Errno::NXIO | Errno::NODEV) => Self::NotRegular,
+            Some(Errno::MFILE | Errno::NFILE) => Self::Exhausted,
+            _ => Self::Io(error),
+        }
+    }
+}
+
+/// Why a server could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The directory to be served cannot be opened.
+    #[error("cannot serve {}", path.display())]
+    Root {
+        /// The directory.
+        path: PathBuf,
+        /// What opening it said.
+        source: io::Error,
+    },
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// What binding to it said.
+        source: io::Error,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errnos_become_statuses() {
+        for (errno, status) in [
+            (Errno::NOENT, 404),
+            (Errno::NAMETOOLONG, 404),
+            (Errno::XDEV, 404),
+            (Errno::LOOP, 404),
+            (Errno::ACCESS, 403),
+            (Errno::NXIO, 403),
+            (Errno::MFILE, 503),
+            (Errno::IO, 500),
+        ] {
+            let error = RequestError::from(io::Error::from(errno));
+            assert_eq!(error.status().as_u16(), status, "{errno:?}");
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! From a request target to an open file that cannot lie outside the root: openat2(2) with
+//! RESOLVE_BENEATH (Linux 5.6), or cap-std's walk where the kernel or a sandbox has none.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::{ffi::OsString, io};
+
+use cap_std::fs::OpenOptionsExt;
+use pagewire_engine::SourceFile;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use crate::error::RequestError;
+
+const INDEX: &str = "index.html";
+
+/// RFC 3986, section 2.3: what needs no encoding in a path segment.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// O_NONBLOCK keeps a pipe without a writer from holding the caller, and means nothing for
+/// regular files.
+const OPEN: OFlags =
+    OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
+
+/// A request target, decoded and known to hold only names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TargetPath {
+    /// The names, joined by `/`; empty for the root.
+    names: Vec<u8>,
+    /// The target ended in a slash.
+    directory: bool,
+}
+
+impl TargetPath {
+    /// Decodes the path of a request target (RFC 9112, section 3.2).
+    pub(crate) fn parse(path: &str) -> Result<Self, RequestError> {
+        let decoded: Vec<u8> = percent_decode_str(path).collect();
+        if decoded.contains(&0) {
+            return Err(RequestError::Nul);
+        }
+        let mut names = Vec::with_capacity(decoded.len());
+        let mut directory = true;
+        for segment in decoded.split(|byte| *byte == b'/') {
+            directory = matches!(segment, b"" | b".");
+            match segment {
+                b"" | b"." => {}
+                b".." => return Err(RequestError::DotDot),
+                name => {
+                    if !names.is_empty() {
+                        names.push(b'/');
+                    }
+                    names.extend_from_slice(name);
+                }
+            }
+        }
+        Ok(Self { names, directory })
+    }
+
+    /// The same target as a directory's, to redirect to. Starts with one slash and never with
+    /// two, which a browser would take for another host.
+    pub(crate) fn with_slash(&self) -> String {
+        let names = self.names.split(|byte| *byte == b'/');
+        let encoded = names.map(|name| percent_encode(name, ENCODED).to_string());
+        format!("/{}/", encoded.collect::<Vec<_>>().join("/"))
+    }
+
+    fn index(&self) -> Self {
+        let mut names = self.names.clone();
+        if !names.is_empty() {
+            names.push(b'/');
+        }
+        names.extend_from_slice(INDEX.as_bytes());
+        Self { names, directory: false }
+    }
+
+    fn relative(&self) -> &Path {
+        Path::new(match self.names.as_slice() {
+            b"" => OsStr::new("."),
+            names => OsStr::from_bytes(names),
+        })
+    }
+}
+
+/// What lies at a target.
+#[derive(Clone, Debug)]
+pub(crate) enum Found {
+    File(FoundFile),
+    /// A directory whose target lacks the closing slash.
+    DirectoryWithoutSlash,
+}
+
+/// A file at a target.
+#[derive(Clone, Debug)]
+pub(crate) struct FoundFile {
+    pub(crate) source: SourceFile,
+    /// Its path below the root, for its media type.
+    pub(crate) path: PathBuf,
+}
+
+/// The directory that is served.
+#[derive(Clone, Debug)]
+pub(crate) struct Root {
+    directory: Arc<OwnedFd>,
+}
+
+impl Root {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let directory = Arc::new(rustix::fs::open(path, flags, Mode::empty())?);
+        Ok(Self { directory })
+    }
+
+    /// What lies at `target`, if the kernel can tell without waiting for a disk
+    /// (RESOLVE_CACHED, Linux 5.12); else `None`, and [`Root::find`] will.
+    pub(crate) fn find_cached(&self, target: &TargetPath) -> Option<Result<Found, RequestError>> {
+        let open = |path: &Path| self.open_beneath(path, ResolveFlags::CACHED);
+        match look_up(target, open) {
+            Err(LookUpError::CannotTell) => None,
+            Err(LookUpError::Request(error)) => Some(Err(error)),
+            Ok(found) => Some(Ok(found)),
+        }
+    }
+
+    /// What lies at `target`. May wait for a disk.
+    pub(crate) fn find(&self, target: &TargetPath) -> Result<Found, RequestError> {
+        let open = |path: &Path| match self.open_beneath(path, ResolveFlags::empty()) {
+            // Seccomp filters older than openat2 answer EPERM for system calls unknown to them.
+            Err(Errno::NOSYS | Errno::PERM) => self.walk_beneath(path),
+            opened => opened.map_err(io::Error::from),
+        };
+        look_up(target, open).map_err(|error| match error {
+            LookUpError::CannotTell => RequestError::Io(Errno::AGAIN.into()),
+            LookUpError::Request(error) => error,
+        })
+    }
+
+    fn open_beneath(&self, path: &Path, resolve: ResolveFlags) -> Result<OwnedFd, Errno> {
+        let resolve = resolve | ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        rustix::fs::openat2(&self.directory, path, OPEN, Mode::empty(), resolve)
+    }
+
+    fn walk_beneath(&self, path: &Path) -> io::Result<OwnedFd> {
+        let directory = File::from(self.directory.as_fd().try_clone_to_owned()?);
+        let flags = i32::try_from(OFlags::NONBLOCK.union(OFlags::NOCTTY).bits())
+            .expect("open flags fit an int: it is what open(2) takes");
+        let mut options = cap_std::fs::OpenOptions::new();
+        options.read(true).custom_flags(flags);
+        let file = cap_std::fs::Dir::from_std_file(directory).open_with(path, &options);
+        file.map(|file| file.into_std().into()).map_err(|error| {
+            // cap-std has no errno for "leads out of the directory", openat2 has EXDEV.
+            match (error.kind(), error.raw_os_error()) {
+                (io::ErrorKind::PermissionDenied, None) => Errno::XDEV.into(),
+                _ => error,
+            }
+        })
+    }
+}
+
+enum LookUpError {
+    /// Only openat2 with RESOLVE_CACHED says so.
+    CannotTell,
+    Request(RequestError),
+}
+
+impl From<io::Error> for LookUpError {
+    fn from(error: io::Error) -> Self {
+        match Errno::from_io_error(&error) {
+            // EINVAL: Linux 5.6 to 5.11 know openat2 but not RESOLVE_CACHED.
+            Some(Errno::AGAIN | Errno::INVAL | Errno::NOSYS) => Self::CannotTell,
+            _ => Self::Request(error.into()),
+        }
+    }
+}
+
+fn look_up<E: Into<io::Error>>(
+    target: &TargetPath,
+    open: impl Fn(&Path) -> Result<OwnedFd, E>,
+) -> Result<Found, LookUpError> {
+    let opened = open(target.relative()).map_err(Into::into)?;
+    if file_type(&opened)? != FileType::Directory {
+        return match target.directory {
+            true => Err(LookUpError::Request(RequestError::Missing)),
+            false => found(opened, target.clone()),
+        };
+    }
+    if !target.directory {
+        return Ok(Found::DirectoryWithoutSlash);
+    }
+    let index = target.index();
+    match open(index.relative()).map_err(Into::into) {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::NOENT) => {
+            Err(LookUpError::Request(RequestError::NoIndex))
+        }
+        opened => found(opened?, index),
+    }
+}
+
+fn file_type(opened: &OwnedFd) -> io::Result<FileType> {
+    Ok(FileType::from_raw_mode(rustix::fs::fstat(opened)?.st_mode))
+}
+
+fn found(opened: OwnedFd, target: TargetPath) -> Result<Found, LookUpError> {
+    let source = SourceFile::new(File::from(opened)).map_err(|error| {
+        if error.kind() == io::ErrorKind::InvalidInput {
+            LookUpError::Request(RequestError::NotRegular)
+        } else {
+            error.into()
+        }
+    })?;
+    let path = PathBuf::from(OsString::from_vec(target.names));
+    Ok(Found::File(FoundFile { source, path }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[track_caller]
+    fn check_parse(path: &str, expected: Result<(&[u8], bool), u16>) {
+        let parsed = TargetPath::parse(path);
+        let parsed = parsed.as_ref().map(|target| (target.names.as_slice(), target.directory));
+        assert_eq!(parsed.map_err(|error| error.status().as_u16()), expected, "{path}");
+    }
+
+    #[test]
+    fn targets_are_decoded_to_names() {
+        check_parse("/", Ok((b"", true)));
+        check_parse("", Ok((b"", true)));
+        check_parse("/a/b", Ok((b"a/b", false)));
+        check_parse("/a/b/", Ok((b"a/b", true)));
+        check_parse("//a///b/./c/.", Ok((b"a/b/c", true)));
+        check_parse("/%61%2Fb", Ok((b"a/b", false)));
+        check_parse("/%ff%", Ok((b"\xff%", false)));
+        check_parse("/a%252e", Ok((b"a%2e", false)));
+        check_parse("/...", Ok((b"...", false)));
+        check_parse("/%00", Err(400));
+        check_parse("/..", Err(400));
+        check_parse("/a/%2e%2E/b", Err(400));
+        check_parse("/a%2f..%2fb", Err(400));
+    }
+
+    #[test]
+    fn redirects_stay_on_this_host() {
+        for (path, location) in [
+            ("//evil.example", "/evil.example/"),
+            ("/%2f/evil.example", "/evil.example/"),
+            ("/\\evil.example", "/%5Cevil.example/"),
+            ("/a b/c%0d%0aSet-Cookie:x", "/a%20b/c%0D%0ASet%2DCookie%3Ax/"),
+        ] {
+            let location = location.replace("%2D", "-");
+            assert_eq!(TargetPath::parse(path).unwrap().with_slash(), location);
+        }
+    }
+
+    struct Tree(tempfile::TempDir);
+
+    impl Tree {
+        /// A served directory `root` beside a secret, with every kind of way out.
+        fn new() -> Self {
+            let tree = tempfile::tempdir().unwrap();
+            let root = tree.path().join("root");
+            fs::create_dir_all(root.join("sub")).unwrap();
+            fs::write(tree.path().join("secret"), "secret").unwrap();
+            fs::write(root.join("sub/file"), "inside").unwrap();
+            fs::write(root.join("sub/index.html"), "index").unwrap();
+            symlink("../secret", root.join("out")).unwrap();
+            symlink(tree.path().join("secret"), root.join("absolute")).unwrap();
+            symlink("..", root.join("parent")).unwrap();
+            symlink("sub/../sub/file", root.join("inside")).unwrap();
+            symlink("loop", root.join("loop")).unwrap();
+            Self(tree)
+        }
+
+        fn root(&self) -> Root {
+            Root::open(&self.0.path().join("root")).unwrap()
+        }
+    }
+
+    const CASES: [(&str, Result<&str, u16>); 13] = [
+        ("/sub/file", Ok("sub/file")),
+        ("/sub/", Ok("sub/index.html")),
+        ("/sub", Ok("redirect")),
+        ("/inside", Ok("inside")),
+        ("/sub/file/", Err(404)),
+        ("/sub/file/x", Err(404)),
+        ("/", Err(404)),
+        ("/none", Err(404)),
+        ("/out", Err(404)),
+        ("/absolute", Err(404)),
+        ("/parent/secret", Err(404)),
+        ("/parent/root/sub/file", Err(404)),
+        ("/loop", Err(404)),
+    ];
+
+    #[track_caller]
+    fn check(path: &str, found: Result<Found, RequestError>, expected: Result<&str, u16>) {
+        let found = found.map_err(|error| error.status().as_u16());
+        let found = found.map(|found| match found {
+            Found::File(file) => file.path.into_os_string().into_string().unwrap(),
+            Found::DirectoryWithoutSlash => "redirect".to_owned(),
+        });
+        assert_eq!(found, expected.map(str::to_owned), "{path}");
+    }
+
+    #[test]
+    fn nothing_outside_the_root_is_found() {
+        let tree = Tree::new();
+        for (path, expected) in CASES {
+            let target = TargetPath::parse(path).unwrap();
+            check(path, tree.root().find(&target), expected);
+            if let Some(found) = tree.root().find_cached(&target) {
+                check(path, found, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn the_walk_is_as_strict_as_the_kernel() {
+        let tree = Tree::new();
+        let root = tree.root();
+        for (path, expected) in CASES {
+            let target = TargetPath::parse(path).unwrap();
+            let found = look_up(&target, |path: &Path| root.walk_beneath(path));
+            let found = found.map_err(|error| match error {
+                LookUpError::CannotTell => RequestError::Io(Errno::AGAIN.into()),
+                LookUpError::Request(error) => error,
+            });
+            check(path, found, expected);
+        }
+    }
+
+    #[test]
+    fn pipes_and_devices_are_refused_without_waiting() {
+        let tree = Tree::new();
+        let root = tree.root();
+        rustix::fs::mknodat(&root.directory, "pipe", FileType::Fifo, Mode::RUSR, 0).unwrap();
+        let pipe = TargetPath::parse("/pipe").unwrap();
+        check("/pipe", root.find(&pipe), Err(403));
+    }
+}

@@ -1,0 +1,132 @@
+//! Status and headers of responses. PURE: facts in, a response out.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, ETAG, LAST_MODIFIED, LOCATION};
+use http::{HeaderValue, Method, Response, StatusCode};
+use pagewire_engine::{Identity, Modified};
+
+use crate::body::FileBody;
+use crate::error::RequestError;
+use crate::resolve::{Found, FoundFile};
+
+/// The response to a request for `found`.
+pub(crate) fn respond(
+    method: &Method,
+    found: Result<Found, RequestError>,
+    location: impl FnOnce() -> String,
+) -> Response<FileBody> {
+    let mut response = match found {
+        Ok(Found::File(file)) => whole_file(file),
+        Ok(Found::DirectoryWithoutSlash) => redirect(&location()),
+        Err(error) => refusal(&error),
+    };
+    if *method == Method::HEAD {
+        *response.body_mut() = FileBody::empty();
+    }
+    response
+}
+
+fn whole_file(file: FoundFile) -> Response<FileBody> {
+    let identity = file.source.identity();
+    let mut response = Response::new(FileBody::from_range(file.source.whole()));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_LENGTH, identity.len.into());
+    headers.insert(CONTENT_TYPE, media_type(&file.path));
+    headers.insert(ETAG, etag(&identity));
+    if let Some(modified) = last_modified(identity.modified) {
+        headers.insert(LAST_MODIFIED, modified);
+    }
+    response
+}
+
+fn redirect(location: &str) -> Response<FileBody> {
+    let mut response = text(StatusCode::PERMANENT_REDIRECT, "the directory's name ends in a slash");
+    if let Ok(location) = HeaderValue::try_from(location) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    response
+}
+
+fn refusal(error: &RequestError) -> Response<FileBody> {
+    let mut response = text(error.status(), error);
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    }
+    response
+}
+
+fn text(status: StatusCode, line: impl std::fmt::Display) -> Response<FileBody> {
+    let body = format!("{status}: {line}\n");
+    let len = body.len();
+    let mut response = Response::new(FileBody::from_text(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_LENGTH, len.into());
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+/// The media type by the file's extension; text is taken for UTF-8.
+fn media_type(path: &Path) -> HeaderValue {
+    let Some(media_type) = mime_guess::from_path(path).first_raw() else {
+        return HeaderValue::from_static("application/octet-stream");
+    };
+    if media_type.starts_with("text/") {
+        let with_charset = HeaderValue::try_from(format!("{media_type}; charset=utf-8"));
+        return with_charset.unwrap_or(HeaderValue::from_static(media_type));
+    }
+    HeaderValue::from_static(media_type)
+}
+
+/// A strong entity tag (RFC 9110, section 8.8.3): another file, another length or another
+/// modification time, to the nanosecond, is another tag.
+fn etag(identity: &Identity) -> HeaderValue {
+    let Identity { device, inode, len, modified, .. } = identity;
+    let mut tag = String::with_capacity(64);
+    let Modified { seconds, nanoseconds } = modified;
+    write!(tag, "\"{device:x}-{inode:x}-{len:x}-{seconds:x}.{nanoseconds:x}\"")
+        .expect("writing to a String does not fail");
+    HeaderValue::try_from(tag).expect("hex digits, dashes and quotes are visible ASCII")
+}
+
+/// The Last-Modified date, in whole seconds; none before 1970 or after 9999, which HTTP's
+/// dates cannot say.
+fn last_modified(modified: Modified) -> Option<HeaderValue> {
+    const YEAR_10000: u64 = 253_402_300_800;
+    let seconds = u64::try_from(modified.seconds).ok().filter(|seconds| *seconds < YEAR_10000)?;
+    let time: SystemTime = UNIX_EPOCH + Duration::from_secs(seconds);
+    HeaderValue::try_from(httpdate::fmt_http_date(time)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn media_types_follow_the_extension() {
+        for (path, expected) in [
+            ("a.txt", "text/plain; charset=utf-8"),
+            ("a/b.HTML", "text/html; charset=utf-8"),
+            ("a.png", "image/png"),
+            ("a.tar.gz", "application/gzip"),
+            ("a", "application/octet-stream"),
+            (".txt", "application/octet-stream"),
+        ] {
+            assert_eq!(media_type(Path::new(path)), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn dates_outside_of_what_http_can_say_are_left_out() {
+        let date = |seconds| last_modified(Modified { seconds, nanoseconds: 999_999_999 });
+        assert_eq!(date(0).unwrap(), "Thu, 01 Jan 1970 00:00:00 GMT");
+        assert_eq!(date(784_111_777).unwrap(), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(date(253_402_300_799).unwrap(), "Fri, 31 Dec 9999 23:59:59 GMT");
+        for seconds in [-1, i64::MIN, 253_402_300_800, i64::MAX] {
+            assert_eq!(date(seconds), None, "{seconds}");
+        }
+    }
+}

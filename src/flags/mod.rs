@@ -1,0 +1,20 @@
+//! The command line, as clap parses it. One file a command; no work is done here.
+
+mod serve;
+
+use clap::{Parser, Subcommand};
+
+pub(crate) use serve::ServeFlags;
+
+/// Serves files with the fewest copies the kernel allows, and says which way each byte took.
+#[derive(Debug, Parser)]
+#[command(version, about, propagate_version = true)]
+pub(crate) struct Flags {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Serve(ServeFlags),
+}

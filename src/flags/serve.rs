@@ -1,0 +1,47 @@
+//! Flags of `pagewire serve`.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::Args;
+use pagewire_engine::RouteChoice;
+
+/// Serve a directory over HTTP
+///
+/// Large files go from the page cache to the socket by sendfile, without a copy by the CPU where
+/// the network device can gather; small ones leave with their head in one system call. After
+/// each response one line on standard error says what was sent and by which route.
+#[derive(Debug, Args)]
+pub(crate) struct ServeFlags {
+    /// The directory to serve
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+
+    /// Address and port to listen on; may be given more than once, port 0 takes a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    pub(crate) listen: Vec<SocketAddr>,
+
+    /// Route that bytes take from file to socket
+    ///
+    /// auto chooses by size and by what the kernel accepts:
+    /// sendfile: references to pages, one system call;
+    /// splice: references to pages through a pipe, two system calls;
+    /// mmap-write: one copy from a mapping, one system call;
+    /// read-write: two copies, two system calls.
+    #[arg(
+        long,
+        value_name = "auto|sendfile|splice|mmap-write|read-write",
+        default_value = "auto",
+        verbatim_doc_comment
+    )]
+    pub(crate) route: RouteChoice,
+
+    /// Threads of the event loop [default: one for each processor]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+
+    /// Print no line after each response
+    #[arg(long)]
+    pub(crate) quiet: bool,
+}

@@ -1,0 +1,124 @@
+//! `pagewire serve`: runs the server of pagewire-http, and tells a person what it does.
+
+mod banner;
+mod lines;
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use pagewire_engine::Route;
+use pagewire_http::{Config, Observer, Server, StartError, Totals};
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Mutex;
+
+use crate::flags::ServeFlags;
+use crate::serve::lines::LineWriter;
+
+/// How long the end waits for file look-ups that hang on a dead disk.
+const STUCK_THREADS_GRACE: Duration = Duration::from_secs(1);
+
+pub(crate) fn run(flags: &ServeFlags) -> anyhow::Result<()> {
+    let runtime = runtime(flags).context("cannot start the event loop")?;
+    let lines = if flags.quiet { None } else { Some(LineWriter::start()?) };
+    let totals = runtime.block_on(serve(flags, lines.as_ref()));
+    runtime.shutdown_timeout(STUCK_THREADS_GRACE);
+    let lost = lines.map_or(0, LineWriter::finish);
+    print_totals(&totals?, lost).context("cannot print the totals")
+}
+
+fn runtime(flags: &ServeFlags) -> io::Result<Runtime> {
+    let threads = match flags.threads {
+        Some(threads) => threads,
+        None => available_parallelism()?,
+    };
+    match threads.get() {
+        1 => Builder::new_current_thread().enable_all().build(),
+        threads => Builder::new_multi_thread().worker_threads(threads).enable_all().build(),
+    }
+}
+
+async fn serve(flags: &ServeFlags, lines: Option<&LineWriter>) -> anyhow::Result<Totals> {
+    let signals = Mutex::new(StopSignals::catch().context("cannot catch signals")?);
+    let observer: Observer = match lines.map(LineWriter::sender) {
+        None => Arc::new(|_| ()),
+        Some(sender) => Arc::new(move |exchange| sender.send(lines::line(exchange))),
+    };
+    let config = Config {
+        directory: flags.directory.clone(),
+        listen: flags.listen.clone(),
+        routes: flags.route,
+    };
+    let server = Server::bind(config, observer).await.map_err(with_way_out)?;
+    banner::print(flags, &server.addresses()?).context("cannot print the start lines")?;
+    let stop = async { signals.lock().await.next().await };
+    let cut = async { signals.lock().await.next().await };
+    Ok(server.run(stop, cut).await)
+}
+
+/// SIGINT and SIGTERM: the first asks for a graceful end, the second for one at once.
+struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignals {
+    fn catch() -> io::Result<Self> {
+        let interrupt = signal(SignalKind::interrupt())?;
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Self { interrupt, terminate })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Adds what to do about an error at start.
+fn with_way_out(error: StartError) -> anyhow::Error {
+    use io::ErrorKind::{AddrInUse, AddrNotAvailable, NotADirectory, NotFound, PermissionDenied};
+    let kind = std::error::Error::source(&error)
+        .and_then(|source| source.downcast_ref())
+        .map(io::Error::kind);
+    let way_out = match (&error, kind) {
+        (StartError::Root { .. }, Some(NotFound)) => "name a directory that exists",
+        (StartError::Root { .. }, Some(NotADirectory)) => "name the directory that it lies in",
+        (StartError::Root { .. }, Some(PermissionDenied)) => "this user may not read it",
+        (StartError::Listen { .. }, Some(AddrInUse)) => {
+            "another program listens there: choose another port with --listen; port 0 takes any"
+        }
+        (StartError::Listen { .. }, Some(AddrNotAvailable)) => {
+            "no interface of this host has that address"
+        }
+        (StartError::Listen { .. }, Some(PermissionDenied)) => {
+            "ports below 1024 need privilege: choose a higher one with --listen"
+        }
+        _ => return error.into(),
+    };
+    anyhow!("{:#}; {way_out}", anyhow::Error::from(error))
+}
+
+fn print_totals(totals: &Totals, lines_lost: u64) -> io::Result<()> {
+    let Totals { responses, aborted, connections, moved, .. } = totals;
+    let mut out = io::stdout().lock();
+    writeln!(out, "totals: {responses} responses, {aborted} aborted, {connections} connections")?;
+    for route in Route::ALL {
+        let count = moved.route(route);
+        writeln!(
+            out,
+            "  {route:<10}  {} bytes, {} calls, {} bytes user-copied",
+            count.bytes, count.calls, count.user_copied_bytes
+        )?;
+    }
+    writeln!(out, "  step-downs  {}", moved.step_downs())?;
+    if lines_lost > 0 {
+        writeln!(out, "  {lines_lost} lines were not printed: standard error was too slow")?;
+    }
+    out.flush()
+}
