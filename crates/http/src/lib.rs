@@ -4,6 +4,7 @@
 
 mod body;
 mod error;
+mod files;
 mod resolve;
 mod respond;
 mod serve;

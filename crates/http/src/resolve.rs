@@ -28,7 +28,7 @@ const OPEN: OFlags =
     OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 
 /// A request target, decoded and known to hold only names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct TargetPath {
     /// The names, joined by `/`; empty for the root.
     names: Vec<u8>,
@@ -89,17 +89,13 @@ impl TargetPath {
 /// What lies at a target.
 #[derive(Clone, Debug)]
 pub(crate) enum Found {
-    File(FoundFile),
+    File {
+        source: SourceFile,
+        /// Its path below the root.
+        path: PathBuf,
+    },
     /// A directory whose target lacks the closing slash.
     DirectoryWithoutSlash,
-}
-
-/// A file at a target.
-#[derive(Clone, Debug)]
-pub(crate) struct FoundFile {
-    pub(crate) source: SourceFile,
-    /// Its path below the root, for its media type.
-    pub(crate) path: PathBuf,
 }
 
 /// The directory that is served.
@@ -213,7 +209,7 @@ fn found(opened: OwnedFd, target: TargetPath) -> Result<Found, LookUpError> {
         }
     })?;
     let path = PathBuf::from(OsString::from_vec(target.names));
-    Ok(Found::File(FoundFile { source, path }))
+    Ok(Found::File { source, path })
 }
 
 #[cfg(test)]
@@ -304,7 +300,7 @@ mod tests {
     fn check(path: &str, found: Result<Found, RequestError>, expected: Result<&str, u16>) {
         let found = found.map_err(|error| error.status().as_u16());
         let found = found.map(|found| match found {
-            Found::File(file) => file.path.into_os_string().into_string().unwrap(),
+            Found::File { path, .. } => path.into_os_string().into_string().unwrap(),
             Found::DirectoryWithoutSlash => "redirect".to_owned(),
         });
         assert_eq!(found, expected.map(str::to_owned), "{path}");

@@ -10,17 +10,37 @@ use pagewire_engine::{Identity, Modified};
 
 use crate::body::FileBody;
 use crate::error::RequestError;
-use crate::resolve::{Found, FoundFile};
+use crate::files::{Entry, OpenFile};
 
-/// The response to a request for `found`.
+/// The header values of a file's responses, made once for many.
+#[derive(Clone, Debug)]
+pub(crate) struct FileHead {
+    len: HeaderValue,
+    media_type: HeaderValue,
+    etag: HeaderValue,
+    last_modified: Option<HeaderValue>,
+}
+
+impl FileHead {
+    pub(crate) fn new(identity: &Identity, path: &Path) -> Self {
+        Self {
+            len: identity.len.into(),
+            media_type: media_type(path),
+            etag: etag(identity),
+            last_modified: last_modified(identity.modified),
+        }
+    }
+}
+
+/// The response to a request for `entry`.
 pub(crate) fn respond(
     method: &Method,
-    found: Result<Found, RequestError>,
+    entry: Result<Entry, RequestError>,
     location: impl FnOnce() -> String,
 ) -> Response<FileBody> {
-    let mut response = match found {
-        Ok(Found::File(file)) => whole_file(file),
-        Ok(Found::DirectoryWithoutSlash) => redirect(&location()),
+    let mut response = match entry {
+        Ok(Entry::File(file)) => whole_file(&file),
+        Ok(Entry::DirectoryWithoutSlash) => redirect(&location()),
         Err(error) => refusal(&error),
     };
     if *method == Method::HEAD {
@@ -29,15 +49,15 @@ pub(crate) fn respond(
     response
 }
 
-fn whole_file(file: FoundFile) -> Response<FileBody> {
-    let identity = file.source.identity();
+fn whole_file(file: &OpenFile) -> Response<FileBody> {
     let mut response = Response::new(FileBody::from_range(file.source.whole()));
+    let FileHead { len, media_type, etag, last_modified } = &file.head;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_LENGTH, identity.len.into());
-    headers.insert(CONTENT_TYPE, media_type(&file.path));
-    headers.insert(ETAG, etag(&identity));
-    if let Some(modified) = last_modified(identity.modified) {
-        headers.insert(LAST_MODIFIED, modified);
+    headers.insert(CONTENT_LENGTH, len.clone());
+    headers.insert(CONTENT_TYPE, media_type.clone());
+    headers.insert(ETAG, etag.clone());
+    if let Some(last_modified) = last_modified {
+        headers.insert(LAST_MODIFIED, last_modified.clone());
     }
     response
 }

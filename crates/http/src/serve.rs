@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 
 use crate::body::FileBody;
 use crate::error::StartError;
-use crate::service::Files;
+use crate::service::FileService;
 
 /// How long accepting pauses when the process or the system is out of descriptors or memory:
 /// long enough not to spin, short enough not to be felt when a connection ends.
@@ -82,7 +82,7 @@ pub struct Server {
 
 /// What every connection shares.
 struct Site {
-    files: Files,
+    files: FileService,
     routes: RouteChoice,
     meter: Arc<Meter>,
     connections: AtomicU64,
@@ -99,7 +99,7 @@ impl Server {
     /// [`StartError`], which names the directory or the address.
     pub async fn bind(config: Config, observer: Observer) -> Result<Self, StartError> {
         let Config { directory, listen, routes } = config;
-        let files = Files::open(&directory)
+        let files = FileService::open(&directory)
             .map_err(|source| StartError::Root { path: directory, source })?;
         let mut listeners = Vec::with_capacity(listen.len());
         for address in listen {
@@ -243,7 +243,7 @@ impl Site {
         ledger: &Ledger,
     ) -> Response<FileBody> {
         let (at, started) = (SystemTime::now(), Instant::now());
-        let response = self.files.answer(&request).await;
+        let response = self.files.answer(&request, started).await;
         let due = response.body().bytes_left();
         let status = response.status();
         let (head, _) = request.into_parts();
