@@ -18,6 +18,7 @@ mod transfer;
 mod wire;
 
 pub mod blocking;
+pub mod pacing;
 pub mod proof;
 
 pub use delivery::{Delivery, Ledger, Outcome};

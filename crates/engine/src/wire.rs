@@ -14,6 +14,7 @@ use tokio::net::{TcpStream, UnixStream};
 use crate::delivery::Ledger;
 use crate::error::SendError;
 use crate::meter::{Meter, Report, Tally};
+use crate::plan::STEP_BYTES_MAX;
 use crate::route::RouteChoice;
 use crate::sink::Sink;
 use crate::source::{Payload, recognise};
@@ -21,8 +22,10 @@ use crate::transfer::{PartRef, Parts, Progress, SLICES_MAX, parts_of, step};
 
 /// Bytes that one socket may move before other tasks of its thread get their turn.
 ///
-/// Tokio's own budget counts operations, not bytes: 128 steps would be 32 MiB.
-const TURN_BYTES_MAX: u64 = 2 * 1024 * 1024;
+/// Tokio's own budget counts operations, not bytes: 128 steps would be 64 MiB. Two steps are
+/// about 0.1 ms on loopback; fewer cost CPU, more gain none
+/// (`bench/runs/2026-11-22-2core-linux6.18/steps`).
+const TURN_BYTES_MAX: u64 = 2 * STEP_BYTES_MAX as u64;
 
 /// A socket of tokio that a [`Wire`] can be made of: [`TcpStream`] and [`UnixStream`].
 pub trait Socket: AsyncRead + AsyncWrite + AsFd + Unpin + sealed::Readiness {}
