@@ -13,6 +13,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::delivery::Ledger;
 use crate::error::SendError;
+use crate::gate::Gate;
 use crate::meter::{Meter, Report, Tally};
 use crate::plan::STEP_BYTES_MAX;
 use crate::route::RouteChoice;
@@ -75,6 +76,7 @@ mod sealed {
 pub struct Wire<S> {
     socket: S,
     sink: Sink,
+    gate: Gate,
     meter: Option<Arc<Meter>>,
     ledger: Ledger,
     /// Bytes moved since the last time that this wire made its task wait.
@@ -94,6 +96,7 @@ impl<S: Socket> Wire<S> {
         Self {
             socket,
             sink: Sink::new(choice),
+            gate: Gate::default(),
             meter: None,
             ledger: Ledger::default(),
             turn_bytes: 0,
@@ -174,18 +177,25 @@ impl<S: Socket> Wire<S> {
         cx: &mut Context<'_>,
         parts: &[PartRef<'_>],
     ) -> Poll<Result<Progress, SendError>> {
+        let room = match self.gate.poll(cx, parts) {
+            Poll::Ready(room) => room?,
+            Poll::Pending => {
+                self.turn_bytes = 0;
+                return Poll::Pending;
+            }
+        };
         loop {
             if self.socket.poll_write_ready(cx)?.is_pending() {
                 self.turn_bytes = 0;
                 return Poll::Pending;
             }
-            let mut progress = Progress::default();
+            let mut progress = Progress { cold: self.gate.take_cold(), ..Progress::default() };
             let mut error = None;
             // Saying "would block" here makes tokio forget that the socket is writable, so that
             // the next wait is a real one. That is right after a part of the bytes moved, too.
             let tried = self.socket.try_write(|| {
-                let stepped = step(&mut self.sink, self.socket.as_fd(), parts, &mut progress);
-                error = stepped.err();
+                let socket = self.socket.as_fd();
+                error = step(&mut self.sink, socket, parts, room, &mut progress).err();
                 if progress.blocked { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
             });
             self.ledger.tick(parts, &mut progress);
