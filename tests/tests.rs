@@ -1,0 +1,5 @@
+//! The one integration binary: the real `pagewire` against real clients and real faults.
+#![cfg(test)]
+mod proof;
+mod support;
+mod tidy;
