@@ -1,5 +1,6 @@
 //! The one integration binary: the real `pagewire` against real clients and real faults.
 #![cfg(test)]
+mod cli;
 mod proof;
 mod support;
 mod tidy;
