@@ -4,4 +4,5 @@ mod cli;
 mod downloads;
 mod proof;
 mod support;
+mod syscalls;
 mod tidy;
