@@ -2,6 +2,7 @@
 #![cfg(test)]
 mod cli;
 mod downloads;
+mod faults;
 mod proof;
 mod support;
 mod syscalls;
