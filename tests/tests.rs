@@ -1,5 +1,6 @@
 //! The one integration binary: the real `pagewire` against real clients and real faults.
 #![cfg(test)]
+
 mod cli;
 mod downloads;
 mod faults;
@@ -7,3 +8,4 @@ mod proof;
 mod support;
 mod syscalls;
 mod tidy;
+mod traversal;
