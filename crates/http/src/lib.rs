@@ -5,10 +5,12 @@
 mod body;
 mod error;
 mod files;
+mod limits;
 mod resolve;
 mod respond;
 mod serve;
 mod service;
 
 pub use error::{RequestError, StartError};
+pub use limits::raise_descriptor_limit;
 pub use serve::{Config, Exchange, Observer, Server, Totals};
