@@ -108,6 +108,9 @@ impl Server {
             if let Err(error) = pacing::spare_loopback(&listener, address.ip()) {
                 tracing::debug!(%address, %error, "connections are paced as the host chose");
             }
+            if let Err(error) = pacing::bound_unsent(&listener) {
+                tracing::debug!(%address, %error, "the unsent bytes of connections are not bounded");
+            }
             listeners.push(listener);
         }
         let site = Site {
