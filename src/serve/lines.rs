@@ -115,7 +115,8 @@ impl LineWriter {
 }
 
 fn write_all(lines: &Receiver<String>, lost: &AtomicU64) {
-    let mut out = BufWriter::new(io::stderr().lock());
+    // Not locked while it waits: a panic anywhere wants to print, too.
+    let mut out = BufWriter::new(io::stderr());
     while let Ok(line) = lines.recv() {
         let written = out.write_all(line.as_bytes()).and_then(|()| {
             // One flush for all that wait already.
