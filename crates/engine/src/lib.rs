@@ -8,6 +8,7 @@ mod delivery;
 mod error;
 mod meter;
 mod plan;
+mod registry;
 mod route;
 mod routes;
 mod sink;
