@@ -5,12 +5,13 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, ETAG, LAST_MODIFIED, LOCATION};
-use http::{HeaderValue, Method, Response, StatusCode};
-use pagewire_engine::{Identity, Modified};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use pagewire_engine::{Identity, Modified, SourceFile};
 
 use crate::body::FileBody;
 use crate::error::RequestError;
-use crate::files::{Entry, OpenFile};
+use crate::files::Entry;
+use crate::partial::narrowed;
 
 /// The header values of a file's responses, made once for many.
 #[derive(Clone, Debug)]
@@ -32,26 +33,30 @@ impl FileHead {
     }
 }
 
-/// The response to a request for `entry`.
+/// The response to a request with these `headers` for `entry`.
 pub(crate) fn respond(
     method: &Method,
+    headers: &HeaderMap,
     entry: Result<Entry, RequestError>,
     location: impl FnOnce() -> String,
 ) -> Response<FileBody> {
     let mut response = match entry {
-        Ok(Entry::File(file)) => whole_file(&file),
+        Ok(Entry::File(file)) => {
+            narrowed(whole_file(&file.source, &file.head), &file.source, method, headers)
+        }
         Ok(Entry::DirectoryWithoutSlash) => redirect(&location()),
         Err(error) => refusal(&error),
     };
     if *method == Method::HEAD {
-        *response.body_mut() = FileBody::empty();
+        *response.body_mut() = FileBody::default();
     }
     response
 }
 
-fn whole_file(file: &OpenFile) -> Response<FileBody> {
-    let mut response = Response::new(FileBody::from_range(file.source.whole()));
-    let FileHead { len, media_type, etag, last_modified } = &file.head;
+/// The response that sends all of `source`.
+pub(crate) fn whole_file(source: &SourceFile, head: &FileHead) -> Response<FileBody> {
+    let mut response = Response::new(FileBody::from(source.whole()));
+    let FileHead { len, media_type, etag, last_modified } = head;
     let headers = response.headers_mut();
     headers.insert(CONTENT_LENGTH, len.clone());
     headers.insert(CONTENT_TYPE, media_type.clone());
@@ -78,10 +83,11 @@ fn refusal(error: &RequestError) -> Response<FileBody> {
     response
 }
 
-fn text(status: StatusCode, line: impl std::fmt::Display) -> Response<FileBody> {
+/// One readable line.
+pub(crate) fn text(status: StatusCode, line: impl std::fmt::Display) -> Response<FileBody> {
     let body = format!("{status}: {line}\n");
     let len = body.len();
-    let mut response = Response::new(FileBody::from_text(body));
+    let mut response = Response::new(FileBody::from(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_LENGTH, len.into());
