@@ -31,6 +31,11 @@ impl FileHead {
             last_modified: last_modified(identity.modified),
         }
     }
+
+    /// The same with another media type.
+    pub(crate) fn of_type(self, media_type: &HeaderValue) -> Self {
+        Self { media_type: media_type.clone(), ..self }
+    }
 }
 
 /// The response to a request with these `headers` for `entry`.
@@ -67,7 +72,7 @@ pub(crate) fn whole_file(source: &SourceFile, head: &FileHead) -> Response<FileB
     response
 }
 
-fn redirect(location: &str) -> Response<FileBody> {
+pub(crate) fn redirect(location: &str) -> Response<FileBody> {
     let mut response = text(StatusCode::PERMANENT_REDIRECT, "the directory's name ends in a slash");
     if let Ok(location) = HeaderValue::try_from(location) {
         response.headers_mut().insert(LOCATION, location);
@@ -75,7 +80,7 @@ fn redirect(location: &str) -> Response<FileBody> {
     response
 }
 
-fn refusal(error: &RequestError) -> Response<FileBody> {
+pub(crate) fn refusal(error: &RequestError) -> Response<FileBody> {
     let mut response = text(error.status(), error);
     if response.status() == StatusCode::METHOD_NOT_ALLOWED {
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -96,7 +101,7 @@ pub(crate) fn text(status: StatusCode, line: impl std::fmt::Display) -> Response
 }
 
 /// The media type by the file's extension; text is taken for UTF-8.
-fn media_type(path: &Path) -> HeaderValue {
+pub(crate) fn media_type(path: &Path) -> HeaderValue {
     let Some(media_type) = mime_guess::from_path(path).first_raw() else {
         return HeaderValue::from_static("application/octet-stream");
     };

@@ -45,7 +45,7 @@ impl FileService {
 }
 
 /// `Cache-Control: no-cache` (RFC 9111, section 5.2.1.4): nothing is taken for unchanged.
-fn wants_recheck(headers: &HeaderMap) -> bool {
+pub(crate) fn wants_recheck(headers: &HeaderMap) -> bool {
     let values = headers.get_all(CACHE_CONTROL).into_iter();
     let mut values = values.filter_map(|value| value.to_str().ok());
     values.any(|value| {
