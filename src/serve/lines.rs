@@ -28,10 +28,14 @@ pub(crate) fn line(exchange: &Exchange) -> String {
         0 => String::new(),
         step_downs => format!(" step-downs={step_downs}"),
     };
+    let cold = match body.report.tally.cold().bytes {
+        0 => String::new(),
+        bytes => format!(" cold={bytes}"),
+    };
     let seconds = body.report.elapsed.as_secs_f64();
     format!(
         "{at:.3} {peer} {method} {target} {status} {sent}/{due} {outcome} route={route} \
-         user-copied={copied} calls={calls}{step_downs} {seconds:.3}s {rate}\n",
+         user-copied={copied} calls={calls}{step_downs}{cold} {seconds:.3}s {rate}\n",
         status = status.as_u16(),
         sent = total.bytes,
         due = body.due,

@@ -117,6 +117,8 @@ fn print_totals(totals: &Totals, lines_lost: u64) -> io::Result<()> {
         )?;
     }
     writeln!(out, "  step-downs  {}", moved.step_downs())?;
+    let cold = moved.cold();
+    writeln!(out, "  cold        {} bytes brought in, {} waits", cold.bytes, cold.waits)?;
     if lines_lost > 0 {
         writeln!(out, "  {lines_lost} lines were not printed: standard error was too slow")?;
     }

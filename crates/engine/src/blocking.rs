@@ -67,7 +67,8 @@ pub fn send(
     let mut tally = Tally::default();
     while !payload.is_empty() {
         let mut progress = Progress::default();
-        let stepped = step(&mut sink, socket.as_fd(), &parts_of(&payload), &mut progress);
+        let stepped =
+            step(&mut sink, socket.as_fd(), &parts_of(&payload), usize::MAX, &mut progress);
         progress.count_into(&mut tally);
         payload.advance(progress.bytes());
         let waited = match stepped {

@@ -131,6 +131,7 @@ impl Ledger {
             return;
         };
         front.account.tally().count_step_downs(progress.step_downs);
+        front.account.tally().count_cold(progress.cold);
         let mut sent: SmallVec<[Expected; 4]> = SmallVec::new();
         for moved in &mut progress.moved {
             let Some(address) = address_of(&parts[moved.part]) else {

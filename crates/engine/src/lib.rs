@@ -4,11 +4,14 @@
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("pagewire-engine needs 64-bit Linux: its routes are Linux system calls");
 
+mod cold;
 mod delivery;
 mod error;
+mod gate;
 mod meter;
 mod plan;
 mod registry;
+mod residency;
 mod route;
 mod routes;
 mod sink;
@@ -19,11 +22,12 @@ mod transfer;
 mod wire;
 
 pub mod blocking;
+pub mod pacing;
 pub mod proof;
 
 pub use delivery::{Delivery, Ledger, Outcome};
 pub use error::{RangeError, SendError, TransferError};
-pub use meter::{Count, Meter, Report, Tally};
+pub use meter::{Cold, Count, Meter, Report, Tally};
 pub use plan::{SMALL_RANGE_BYTES_MAX, STEP_BYTES_MAX};
 pub use route::{Route, RouteChoice, UnknownRoute};
 pub use source::{FileRange, Identity, Modified, Part, Payload, SourceFile};

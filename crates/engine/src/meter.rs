@@ -29,12 +29,23 @@ impl Count {
     }
 }
 
+/// What was not in the page cache when it was to be sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Cold {
+    /// How often a socket waited for it.
+    pub waits: u64,
+    /// Bytes of the windows that were waited for.
+    pub bytes: u64,
+}
+
 /// What moved, by route.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     routes: [Count; Route::ALL.len()],
     plain: Count,
     step_downs: u64,
+    cold: Cold,
 }
 
 impl Tally {
@@ -64,6 +75,12 @@ impl Tally {
         self.step_downs
     }
 
+    /// What had to be brought into the page cache first, by the cold pool.
+    #[must_use]
+    pub fn cold(&self) -> Cold {
+        self.cold
+    }
+
     /// The routes that moved bytes, in the order of [`Route::ALL`].
     pub fn routes_taken(&self) -> impl Iterator<Item = Route> {
         Route::ALL.into_iter().filter(|route| self.route(*route).bytes > 0)
@@ -78,6 +95,11 @@ impl Tally {
 
     pub(crate) fn count_step_downs(&mut self, step_downs: u64) {
         self.step_downs += step_downs;
+    }
+
+    pub(crate) fn count_cold(&mut self, cold: Cold) {
+        self.cold.waits += cold.waits;
+        self.cold.bytes += cold.bytes;
     }
 }
 
@@ -97,6 +119,8 @@ pub struct Meter {
     routes: [SharedCount; Route::ALL.len()],
     plain: SharedCount,
     step_downs: AtomicU64,
+    cold_waits: AtomicU64,
+    cold_bytes: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -121,6 +145,10 @@ impl Meter {
             routes: std::array::from_fn(|index| self.routes[index].load()),
             plain: self.plain.load(),
             step_downs: self.step_downs.load(Ordering::Relaxed),
+            cold: Cold {
+                waits: self.cold_waits.load(Ordering::Relaxed),
+                bytes: self.cold_bytes.load(Ordering::Relaxed),
+            },
         }
     }
 
@@ -134,6 +162,13 @@ impl Meter {
     pub(crate) fn count_step_downs(&self, step_downs: u64) {
         if step_downs > 0 {
             self.step_downs.fetch_add(step_downs, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn count_cold(&self, cold: Cold) {
+        if cold.waits > 0 {
+            self.cold_waits.fetch_add(cold.waits, Ordering::Relaxed);
+            self.cold_bytes.fetch_add(cold.bytes, Ordering::Relaxed);
         }
     }
 }

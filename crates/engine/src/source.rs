@@ -5,13 +5,16 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, OnceLock, Weak};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
 use crate::error::{RangeError, SendError};
 use crate::registry::{self, Owner};
+use crate::residency::{Question, Residency, Storage};
 use crate::sys::mapping::Mapping;
 
 /// What a file was when it was opened: enough to tell it from any other, and from itself changed.
@@ -51,6 +54,20 @@ struct Shared {
     identity: Identity,
     /// Made at the first use. The refusal is kept, so that it is asked for once.
     mapping: OnceLock<Result<Mapping, Errno>>,
+    storage: OnceLock<Storage>,
+    question: Question,
+    /// Until when all of it is taken to be in the page cache, in milliseconds of `uptime`.
+    hot_until: AtomicU64,
+}
+
+/// How long a file that was seen to be in the page cache, all of it, is taken to be there still.
+/// What was used a second ago is the last thing that the kernel evicts.
+const HOT_TRUSTED_MS: u64 = 1000;
+
+/// Milliseconds since the first call.
+fn uptime_ms() -> u64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 impl SourceFile {
@@ -73,7 +90,15 @@ impl SourceFile {
                 nanoseconds: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
             },
         };
-        Ok(Self { shared: Arc::new(Shared { file, identity, mapping: OnceLock::new() }) })
+        let shared = Shared {
+            file,
+            identity,
+            mapping: OnceLock::new(),
+            storage: OnceLock::new(),
+            question: Question::default(),
+            hot_until: AtomicU64::new(0),
+        };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// What the file was when it was opened.
@@ -116,6 +141,30 @@ impl SourceFile {
     pub(crate) fn len_now(&self) -> io::Result<u64> {
         let stat = rustix::fs::fstat(&self.shared.file)?;
         Ok(u64::try_from(stat.st_size).unwrap_or(0))
+    }
+
+    pub(crate) fn storage(&self) -> Storage {
+        *self.shared.storage.get_or_init(|| Storage::of(&self.shared.file))
+    }
+
+    pub(crate) fn residency(&self, range: &FileRange) -> Residency {
+        self.shared.question.ask(range)
+    }
+
+    /// Whether all of the file was seen to be in the page cache a moment ago.
+    pub(crate) fn known_hot(&self) -> bool {
+        let until = self.shared.hot_until.load(Ordering::Relaxed);
+        until > 0 && uptime_ms() < until
+    }
+
+    /// All of the file was just seen to be in the page cache.
+    pub(crate) fn found_hot(&self) {
+        self.shared.hot_until.store(uptime_ms() + HOT_TRUSTED_MS, Ordering::Relaxed);
+    }
+
+    /// Where its shared state lies: no two files that are open have the same.
+    pub(crate) fn address(&self) -> usize {
+        Arc::as_ptr(&self.shared).addr()
     }
 
     pub(crate) fn is(&self, other: &Self) -> bool {
@@ -204,6 +253,17 @@ impl FileRange {
 
     pub(crate) fn end(&self) -> u64 {
         self.position + self.len
+    }
+
+    /// Its first `len` bytes, or all of it.
+    pub(crate) fn front(&self, len: u64) -> Self {
+        Self { len: self.len.min(len), ..self.clone() }
+    }
+
+    /// What is left of it from `position` of the file on, if anything is.
+    pub(crate) fn starting_at(&self, position: u64) -> Option<Self> {
+        let left = self.end().checked_sub(position).filter(|left| *left > 0)?;
+        Some(Self { position, len: left.min(self.len), ..self.clone() })
     }
 
     pub(crate) fn advance(&mut self, bytes: u64) {

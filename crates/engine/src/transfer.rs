@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use smallvec::SmallVec;
 
 use crate::error::SendError;
-use crate::meter::{Count, Meter, Tally};
+use crate::meter::{Cold, Count, Meter, Tally};
 use crate::plan::{Plan, STEP_BYTES_MAX, plan};
 use crate::route::Route;
 use crate::routes::{Cost, Step, Target, mmap_write, read_write, sendfile, splice};
@@ -57,6 +57,8 @@ pub(crate) struct Progress {
     /// Whether the socket accepts no more now.
     pub(crate) blocked: bool,
     pub(crate) step_downs: u64,
+    /// What had to be brought in before this step.
+    pub(crate) cold: Cold,
 }
 
 impl Progress {
@@ -67,11 +69,13 @@ impl Progress {
     pub(crate) fn count_into(&self, tally: &mut Tally) {
         self.moved.iter().for_each(|moved| tally.count(moved.way, &moved.count));
         tally.count_step_downs(self.step_downs);
+        tally.count_cold(self.cold);
     }
 
     pub(crate) fn count_into_shared(&self, meter: &Meter) {
         self.moved.iter().for_each(|moved| meter.count(moved.way, &moved.count));
         meter.count_step_downs(self.step_downs);
+        meter.count_cold(self.cold);
     }
 
     fn record(&mut self, part: usize, way: Option<Route>, bytes: u64, cost: Cost) {
@@ -85,8 +89,8 @@ impl Progress {
     }
 }
 
-/// Moves bytes from the front of `parts` to the socket: at most one gathering call and, after
-/// it, one step of a route for the file range that follows.
+/// Moves at most `room` bytes from the front of `parts` to the socket: at most one gathering call
+/// and, after it, one step of a route for the file range that follows.
 ///
 /// When `progress` says that bytes moved, an error may be ignored: its cause is still there at
 /// the next step.
@@ -94,10 +98,11 @@ pub(crate) fn step(
     sink: &mut Sink,
     socket: BorrowedFd<'_>,
     parts: &[PartRef<'_>],
+    room: usize,
     progress: &mut Progress,
 ) -> Result<(), SendError> {
     loop {
-        let gathered = gather(sink, parts, progress)?;
+        let gathered = gather(sink, parts, room.min(STEP_BYTES_MAX), progress)?;
         if !gathered.slices.is_empty() && !gathered.send(sink, socket, parts, progress)? {
             return Ok(());
         }
@@ -146,6 +151,8 @@ fn take(
 struct Gathered<'a> {
     /// One for each part gathered.
     slices: SmallVec<[IoSlice<'a>; 4]>,
+    /// Bytes of all slices.
+    bytes: usize,
     /// Whether the last slice is shorter than its part.
     cut: bool,
     /// The file range after them that takes another route.
@@ -155,10 +162,10 @@ struct Gathered<'a> {
 fn gather<'a>(
     sink: &mut Sink,
     parts: &'a [PartRef<'_>],
+    room: usize,
     progress: &mut Progress,
 ) -> Result<Gathered<'a>, SendError> {
-    let mut gathered = Gathered { slices: SmallVec::new(), cut: false, next: None };
-    let mut room = STEP_BYTES_MAX;
+    let mut gathered = Gathered { slices: SmallVec::new(), bytes: 0, cut: false, next: None };
     for part in parts.iter().take(SLICES_MAX) {
         let slice = match part {
             PartRef::Bytes(bytes) => bytes,
@@ -170,10 +177,11 @@ fn gather<'a>(
                 }
             },
         };
-        gathered.cut = slice.len() > room;
-        gathered.slices.push(IoSlice::new(&slice[..slice.len().min(room)]));
-        room -= slice.len().min(room);
-        if room == 0 {
+        let taken = slice.len().min(room - gathered.bytes);
+        gathered.cut = taken < slice.len();
+        gathered.bytes += taken;
+        gathered.slices.push(IoSlice::new(&slice[..taken]));
+        if gathered.bytes == room {
             break;
         }
     }
@@ -218,7 +226,7 @@ impl Gathered<'_> {
         self.record(sink, parts, outcome.unwrap_or(0), cost, progress);
         match outcome {
             Ok(bytes) => {
-                progress.blocked = bytes < self.slices.iter().map(|slice| slice.len()).sum();
+                progress.blocked = bytes < self.bytes;
                 Ok(!progress.blocked && !self.cut)
             }
             Err(Errno::AGAIN) => {

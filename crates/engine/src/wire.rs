@@ -13,7 +13,9 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::delivery::Ledger;
 use crate::error::SendError;
+use crate::gate::Gate;
 use crate::meter::{Meter, Report, Tally};
+use crate::plan::STEP_BYTES_MAX;
 use crate::registry::{Recognised, recognise};
 use crate::route::RouteChoice;
 use crate::sink::Sink;
@@ -22,8 +24,10 @@ use crate::transfer::{PartRef, Parts, Progress, SLICES_MAX, parts_of, step};
 
 /// Bytes that one socket may move before other tasks of its thread get their turn.
 ///
-/// Tokio's own budget counts operations, not bytes: 128 steps would be 32 MiB.
-const TURN_BYTES_MAX: u64 = 2 * 1024 * 1024;
+/// Tokio's own budget counts operations, not bytes: 128 steps would be 64 MiB. Two steps are
+/// about 0.1 ms on loopback; fewer cost CPU, more gain none
+/// (`bench/runs/2026-11-22-2core-linux6.18/steps`).
+const TURN_BYTES_MAX: u64 = 2 * STEP_BYTES_MAX as u64;
 
 /// A socket of tokio that a [`Wire`] can be made of: [`TcpStream`] and [`UnixStream`].
 pub trait Socket: AsyncRead + AsyncWrite + AsFd + Unpin + sealed::Readiness {}
@@ -73,6 +77,7 @@ mod sealed {
 pub struct Wire<S> {
     socket: S,
     sink: Sink,
+    gate: Gate,
     meter: Option<Arc<Meter>>,
     ledger: Ledger,
     /// Bytes moved since the last time that this wire made its task wait.
@@ -92,6 +97,7 @@ impl<S: Socket> Wire<S> {
         Self {
             socket,
             sink: Sink::new(choice),
+            gate: Gate::default(),
             meter: None,
             ledger: Ledger::default(),
             turn_bytes: 0,
@@ -172,18 +178,25 @@ impl<S: Socket> Wire<S> {
         cx: &mut Context<'_>,
         parts: &[PartRef<'_>],
     ) -> Poll<Result<Progress, SendError>> {
+        let room = match self.gate.poll(cx, parts) {
+            Poll::Ready(room) => room?,
+            Poll::Pending => {
+                self.turn_bytes = 0;
+                return Poll::Pending;
+            }
+        };
         loop {
             if self.socket.poll_write_ready(cx)?.is_pending() {
                 self.turn_bytes = 0;
                 return Poll::Pending;
             }
-            let mut progress = Progress::default();
+            let mut progress = Progress { cold: self.gate.take_cold(), ..Progress::default() };
             let mut error = None;
             // Saying "would block" here makes tokio forget that the socket is writable, so that
             // the next wait is a real one. That is right after a part of the bytes moved, too.
             let tried = self.socket.try_write(|| {
-                let stepped = step(&mut self.sink, self.socket.as_fd(), parts, &mut progress);
-                error = stepped.err();
+                let socket = self.socket.as_fd();
+                error = step(&mut self.sink, socket, parts, room, &mut progress).err();
                 if progress.blocked { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
             });
             self.ledger.tick(parts, &mut progress);

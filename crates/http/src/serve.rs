@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use pagewire_engine::{Ledger, Meter, Outcome, RouteChoice, Tally, Wire};
+use pagewire_engine::{Ledger, Meter, Outcome, RouteChoice, Tally, Wire, pacing};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -104,7 +104,11 @@ impl Server {
         let mut listeners = Vec::with_capacity(listen.len());
         for address in listen {
             let listener = TcpListener::bind(address).await;
-            listeners.push(listener.map_err(|source| StartError::Listen { address, source })?);
+            let listener = listener.map_err(|source| StartError::Listen { address, source })?;
+            if let Err(error) = pacing::spare_loopback(&listener, address.ip()) {
+                tracing::debug!(%address, %error, "connections are paced as the host chose");
+            }
+            listeners.push(listener);
         }
         let site = Site {
             files,

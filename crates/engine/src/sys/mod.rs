@@ -1,4 +1,8 @@
 //! The only room with unsafe code. Each wrapper is safe to call and does one thing.
-#![expect(unsafe_code, reason = "memory mappings have no safe constructor; this is their one room")]
+#![expect(
+    unsafe_code,
+    reason = "mappings and raw system calls have no safe form; this is their one room"
+)]
 
+pub(crate) mod cachestat;
 pub(crate) mod mapping;

@@ -1,0 +1,256 @@
+//! The gate before each step: bytes of a file pass when they are in the page cache; those that
+//! are not are brought in first, by the cold pool. One gate a socket.
+
+use std::task::{Context, Poll};
+
+use rustix::io::Errno;
+
+use crate::cold::{Fetch, Urgency};
+use crate::meter::Cold;
+use crate::plan::STEP_BYTES_MAX;
+use crate::residency::{Residency, Storage};
+use crate::source::{FileRange, SourceFile};
+use crate::transfer::PartRef;
+
+/// The length of a cold window: as long as a step, so that one is brought in while one is sent.
+const WINDOW_BYTES: u64 = STEP_BYTES_MAX as u64;
+
+/// As far ahead is asked about at once, so that the system call is spread over eight steps.
+const QUESTION_BYTES: u64 = 8 * WINDOW_BYTES;
+
+/// What one socket knows of the residency of what it sends.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    /// Up to here the file under way is known to be in the page cache.
+    known: Option<(SourceFile, u64)>,
+    /// The window that this socket waits for.
+    wanted: Option<Fetch>,
+    /// The window after the one that is being sent.
+    ahead: Option<Fetch>,
+    /// Since it was last taken.
+    cold: Cold,
+}
+
+impl Gate {
+    /// Ready with how many bytes from the front of `parts` may be sent without waiting for a
+    /// disk; at least one. An error is the disk's, for this file.
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        parts: &[PartRef<'_>],
+    ) -> Poll<Result<usize, Errno>> {
+        let mut room: u64 = 0;
+        let mut files = 0;
+        for part in parts {
+            let (len, passes) = match part {
+                PartRef::Bytes(bytes) => (bytes.len() as u64, bytes.len() as u64),
+                PartRef::File(range) => match self.poll_range(cx, range) {
+                    Poll::Ready(passes) => (range.len(), passes?),
+                    // What precedes it may go, if that is more than its own head.
+                    Poll::Pending if files > 0 => break,
+                    Poll::Pending => return Poll::Pending,
+                },
+            };
+            files += usize::from(matches!(part, PartRef::File(_)));
+            room += passes;
+            if passes < len || room >= WINDOW_BYTES {
+                break;
+            }
+        }
+        Poll::Ready(Ok(usize::try_from(room).unwrap_or(usize::MAX)))
+    }
+
+    /// What had to be brought in since the last call.
+    pub(crate) fn take_cold(&mut self) -> Cold {
+        std::mem::take(&mut self.cold)
+    }
+
+    /// Ready with how many bytes from the front of `range` are in the page cache.
+    fn poll_range(&mut self, cx: &mut Context<'_>, range: &FileRange) -> Poll<Result<u64, Errno>> {
+        let source = range.source();
+        if source.storage() == Storage::Memory || source.known_hot() {
+            return Poll::Ready(Ok(range.len()));
+        }
+        if let Some(hot) = self.known_of(range) {
+            return Poll::Ready(Ok(hot));
+        }
+        let wanted = match self.wanted.take().filter(|fetch| fetch.covers(range.position(), source))
+        {
+            Some(wanted) => wanted,
+            None => match self.ask(range) {
+                Some(hot) => return Poll::Ready(Ok(hot)),
+                None => self.want(range),
+            },
+        };
+        match wanted.poll(cx) {
+            Poll::Pending => {
+                self.wanted = Some(wanted);
+                Poll::Pending
+            }
+            Poll::Ready(outcome) => {
+                outcome?;
+                let end = wanted.range().end();
+                self.found_hot(range, end);
+                self.fetch_ahead(range, end);
+                Poll::Ready(Ok(end.min(range.end()) - range.position()))
+            }
+        }
+    }
+
+    fn known_of(&self, range: &FileRange) -> Option<u64> {
+        let (source, end) = self.known.as_ref()?;
+        let hot = source.is(range.source()) && *end > range.position();
+        hot.then(|| range.end().min(*end) - range.position())
+    }
+
+    /// Asks the kernel about what lies ahead of it: far, and if not all of that is there, near.
+    fn ask(&mut self, range: &FileRange) -> Option<u64> {
+        let source = range.source();
+        if source.storage() == Storage::Remote {
+            return None;
+        }
+        let hot = |front: &FileRange| source.residency(front) == Residency::Hot;
+        let far = range.front(QUESTION_BYTES);
+        if hot(&far) {
+            self.found_hot(range, far.end());
+            return Some(far.len());
+        }
+        let near = range.front(WINDOW_BYTES);
+        if near.len() < far.len() && hot(&near) {
+            self.found_hot(range, near.end());
+            self.fetch_ahead(range, near.end());
+            return Some(near.len());
+        }
+        None
+    }
+
+    /// Remembers that `range` is hot up to `end`: with the file, where every socket finds it,
+    /// when that is all of it; else for this socket.
+    fn found_hot(&mut self, range: &FileRange, end: u64) {
+        let source = range.source();
+        if range.position() == 0 && end >= source.len() {
+            source.found_hot();
+        }
+        self.known = Some((source.clone(), end));
+    }
+
+    /// The fetch of the window at the front of `range`: begun ahead of time, or now.
+    fn want(&mut self, range: &FileRange) -> Fetch {
+        let covering = |fetch: &Fetch| fetch.covers(range.position(), range.source());
+        let wanted = match self.ahead.take().filter(covering) {
+            Some(ahead) => {
+                ahead.hurry();
+                ahead
+            }
+            None => Fetch::begin(&range.front(WINDOW_BYTES), Urgency::Now),
+        };
+        self.cold.waits += 1;
+        self.cold.bytes += wanted.range().len();
+        wanted
+    }
+
+    /// Starts on the window of `range` that begins at `position`.
+    fn fetch_ahead(&mut self, range: &FileRange, position: u64) {
+        let next = range.starting_at(position);
+        self.ahead = next.map(|next| Fetch::begin(&next.front(WINDOW_BYTES), Urgency::Ahead));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::future::poll_fn;
+    use std::io::Write;
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::task::{Wake, Waker};
+
+    use rustix::fs::{Advice, fadvise};
+
+    use super::*;
+
+    const LEN: u64 = 3 * WINDOW_BYTES + 1;
+
+    /// A file on the disk under the build, none of it in the page cache.
+    fn cold_file() -> Option<(tempfile::TempDir, SourceFile)> {
+        let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let path = directory.path().join("file");
+        let mut file = File::create_new(&path).unwrap();
+        file.write_all(&vec![1; usize::try_from(LEN).unwrap()]).unwrap();
+        file.sync_all().unwrap();
+        let source = SourceFile::new(File::open(path).unwrap()).unwrap();
+        if source.storage() != Storage::Disk {
+            eprintln!("skipped: the build does not lie on a disk");
+            return None;
+        }
+        fadvise(&source, 0, None, Advice::DontNeed).unwrap();
+        Some((directory, source))
+    }
+
+    struct Unpark(std::thread::Thread);
+
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        loop {
+            match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                Poll::Ready(output) => return output,
+                Poll::Pending => std::thread::park(),
+            }
+        }
+    }
+
+    #[test]
+    fn cold_windows_are_brought_in_one_by_one() {
+        let Some((_directory, source)) = cold_file() else { return };
+        let mut gate = Gate::default();
+        let mut position = 0;
+        while position < LEN {
+            let parts = [PartRef::File(source.range(position, LEN - position).unwrap())];
+            let room = block_on(poll_fn(|cx| gate.poll(cx, &parts))).unwrap() as u64;
+            assert!(room > 0);
+            let passed = source.range(position, room).unwrap();
+            assert_eq!(source.residency(&passed), Residency::Hot);
+            position += room;
+        }
+        assert_eq!(position, LEN);
+        assert!(gate.take_cold().waits >= 1);
+        assert_eq!(gate.take_cold(), Cold::default());
+    }
+
+    #[test]
+    fn hot_files_pass_at_once() {
+        let Some((_directory, source)) = cold_file() else { return };
+        let mut content = vec![0; usize::try_from(LEN).unwrap()];
+        rustix::io::pread(&source, &mut content, 0).unwrap();
+        let mut gate = Gate::default();
+        let parts = [PartRef::Bytes(b"head"), PartRef::File(source.whole())];
+        let waker = Waker::noop();
+        let polled = gate.poll(&mut Context::from_waker(waker), &parts);
+        assert_eq!(polled, Poll::Ready(Ok(usize::try_from(LEN).unwrap() + 4)));
+        assert_eq!(gate.take_cold(), Cold::default());
+        assert!(source.known_hot(), "all of it was seen");
+    }
+
+    #[test]
+    fn what_precedes_a_cold_file_passes_when_it_is_more_than_a_head() {
+        let Some((_directory, source)) = cold_file() else { return };
+        let in_memory = crate::proof::scratch_file_in_memory().unwrap();
+        in_memory.set_len(100).unwrap();
+        let hot = SourceFile::new(in_memory).unwrap().whole();
+        let parts = [PartRef::Bytes(b"head"), PartRef::File(hot), PartRef::File(source.whole())];
+        let mut gate = Gate::default();
+        let waker = Waker::noop();
+        let polled = gate.poll(&mut Context::from_waker(waker), &parts);
+        assert_eq!(polled, Poll::Ready(Ok(104)));
+        let polled = gate.poll(&mut Context::from_waker(waker), &parts[2..]);
+        // The disk may have been quicker than this second look.
+        assert!(polled.is_pending() || matches!(polled, Poll::Ready(Ok(_))));
+    }
+}

@@ -1,0 +1,48 @@
+//! How fast the kernel lets a socket send, apart from what the peer takes.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+
+use rustix::net::sockopt::{set_tcp_congestion, tcp_congestion};
+
+/// Keeps connections that `listener` accepts on a loopback address from being paced.
+///
+/// BBR spreads packets over time, with a timer for each burst; between two programs on one host
+/// there is no bottleneck to spare, but the timers cost more than sendfile itself: 38 cs/GB
+/// where 9 do (docs/benchmarks.md). Where the host's default is BBR, such connections get Reno,
+/// which every kernel has and every user may choose. It must be asked of the listener: a
+/// connection that began with BBR stays paced.
+///
+/// # Errors
+///
+/// Those of getsockopt(2) and setsockopt(2) with TCP_CONGESTION (Linux 2.6.13). The listener
+/// works on without.
+pub fn spare_loopback(listener: impl AsFd, address: IpAddr) -> io::Result<()> {
+    if address.is_loopback() && tcp_congestion(&listener)?.starts_with("bbr") {
+        set_tcp_congestion(&listener, "reno")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn loopback_listeners_do_not_pace() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        spare_loopback(&listener, listener.local_addr().unwrap().ip()).unwrap();
+        assert!(!tcp_congestion(&listener).unwrap().starts_with("bbr"));
+    }
+
+    #[test]
+    fn others_keep_what_the_host_chose() {
+        let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+        let before = tcp_congestion(&listener).unwrap();
+        spare_loopback(&listener, listener.local_addr().unwrap().ip()).unwrap();
+        assert_eq!(tcp_congestion(&listener).unwrap(), before);
+    }
+}

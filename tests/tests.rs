@@ -1,0 +1,11 @@
+//! The one integration binary: the real `pagewire` against real clients and real faults.
+#![cfg(test)]
+
+mod cli;
+mod downloads;
+mod faults;
+mod proof;
+mod support;
+mod syscalls;
+mod tidy;
+mod traversal;
