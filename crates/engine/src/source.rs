@@ -317,12 +317,16 @@ impl FileRange {
 
     /// The same without waiting: only bytes that are in the page cache are read, by preadv2(2)
     /// with RWF_NOWAIT. `None` where nobody can tell without waiting: the first of them is not
-    /// there, or the file system does not know that flag (tmpfs, NFS, FUSE).
+    /// there, or the file system does not know that flag (NFS, FUSE). Files that are in memory
+    /// anyway (tmpfs) are read as they are.
     ///
     /// # Errors
     ///
     /// Those of preadv2(2).
     pub fn read_front_now(&mut self, max: u64) -> Result<Option<Bytes>, SendError> {
+        if self.source.storage() == Storage::Memory {
+            return self.read_front(max).map(Some);
+        }
         let wanted = usize::try_from(self.len.min(max)).unwrap_or(usize::MAX);
         let mut bytes = BytesMut::zeroed(wanted);
         let read = retry_on_intr(|| {
