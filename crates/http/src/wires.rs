@@ -1,10 +1,13 @@
 //! Listeners whose connections are wires, for hyper and axum.
 
 use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pagewire_engine::{Meter, RouteChoice, Socket, Wire};
+use pagewire_engine::{Meter, RouteChoice, Socket, Wire, pacing};
+use rustix::net::getsockname;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 
 /// How long accepting pauses when the process or the system is out of descriptors or memory:
@@ -51,12 +54,21 @@ pub struct Wires<L> {
     meter: Option<Arc<Meter>>,
 }
 
-impl<L> Wires<L> {
-    /// Wires of what `listener` accepts: a [`TcpListener`] or a [`UnixListener`].
+impl<L: AsFd> Wires<L> {
+    /// Wires of what `listener` accepts: a [`TcpListener`] or a [`UnixListener`]. On a loopback
+    /// address its connections are not paced, see [`pacing::spare_loopback`].
     pub fn new(listener: L) -> Self {
+        let address = getsockname(&listener).ok().and_then(|name| SocketAddr::try_from(name).ok());
+        if let Some(address) = address
+            && let Err(error) = pacing::spare_loopback(&listener, address.ip())
+        {
+            tracing::debug!(%address, %error, "connections may be paced");
+        }
         Self { listener, routes: RouteChoice::Auto, meter: None }
     }
+}
 
+impl<L> Wires<L> {
     /// Has the wires take the routes of `choice`.
     #[must_use]
     pub fn with_routes(mut self, choice: RouteChoice) -> Self {
@@ -88,7 +100,7 @@ impl<L> Wires<L> {
 impl Wires<TcpListener> {
     /// The next connection, with TCP_NODELAY, and its peer. Errors of accept(2) are logged, and
     /// it tries again.
-    pub async fn accept(&mut self) -> (Wire<TcpStream>, std::net::SocketAddr) {
+    pub async fn accept(&mut self) -> (Wire<TcpStream>, SocketAddr) {
         loop {
             match self.listener.accept().await {
                 Ok((stream, peer)) => {
