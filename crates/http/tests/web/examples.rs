@@ -18,11 +18,11 @@ struct Example {
 
 impl Example {
     fn start(package: &str, name: &str, argument: &Path) -> Self {
-        let mut child = Command::new(built(package, name))
-            .arg(argument)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut example = Command::new(built(package, name));
+        Self::of(example.arg(argument).stdout(Stdio::piped()).spawn().unwrap())
+    }
+
+    fn of(mut child: Child) -> Self {
         let mut lines = BufReader::new(child.stdout.take().unwrap());
         let mut address = String::new();
         lines.read_line(&mut address).unwrap();
@@ -49,8 +49,8 @@ impl Example {
 
 impl Drop for Example {
     fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        // Both are fine for a child that was waited for already.
+        self.child.kill().and_then(|()| self.child.wait().map(drop)).unwrap();
     }
 }
 
@@ -79,6 +79,32 @@ fn axum() {
     assert!(example.curl("download", &[]).unwrap() == content(LARGE));
     assert_eq!(example.line(), "download: 3000001 bytes due, on a wire: true\n");
     assert!(example.curl("download", &["-r", "5-9"]).unwrap() == content(LARGE)[5..10]);
+}
+
+/// strace sees what the report says: after the first chunk, sendfile carries the body.
+#[test]
+fn axum_under_strace() {
+    let tree = Tree::new();
+    let log = tree.path().join("strace");
+    let calls = "trace=sendfile,sendmsg,sendto,write,writev";
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-e", calls, "-o"]).arg(&log).arg(built("pagewire-http", "axum"));
+    let Ok(child) = strace.arg(tree.path()).stdout(Stdio::piped()).spawn() else {
+        return eprintln!("skipped: strace is missing");
+    };
+    let mut example = Example::of(child);
+    let Some(body) = example.curl("files/large.bin", &[]) else { return };
+    assert!(body == content(LARGE));
+    // strace ends, and its log is whole, when the program that it follows does.
+    let pid = example.child.id();
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    let killed = Command::new("kill").args(children.split_whitespace()).status().unwrap();
+    assert!(killed.success());
+    example.child.wait().unwrap();
+    let log = std::fs::read_to_string(log).unwrap();
+    let moved = log.lines().filter(|line| line.contains("sendfile("));
+    let moved = moved.filter_map(|line| line.rsplit_once("= ")?.1.parse::<usize>().ok());
+    assert_eq!(moved.sum::<usize>(), LARGE - 64 * 1024, "{log}");
 }
 
 #[test]
