@@ -18,18 +18,10 @@ fn the_house_is_tidy() {
 fn each_rule_catches_what_it_is_for() {
     for rule in RULES {
         for example in rule.caught {
-            assert!(
-                rule.catches(example),
-                "{:?} must catch {example:?}",
-                rule.says
-            );
+            assert!(rule.catches(example), "{:?} must catch {example:?}", rule.says);
         }
         for example in rule.passed {
-            assert!(
-                !rule.catches(example),
-                "{:?} must pass {example:?}",
-                rule.says
-            );
+            assert!(!rule.catches(example), "{:?} must pass {example:?}", rule.says);
         }
     }
 }
@@ -41,21 +33,11 @@ const RULES: &[Rule] = &[
         way_out: "move this to crates/http, or take what it needs as an argument",
         on: |file| file.is_in("crates/engine/src/"),
         find: |file, _| {
-            file.shipped_naming(&[
-                "axum",
-                "http",
-                "hyper",
-                "hyper_util",
-                "pagewire_http",
-                "tower",
-            ])
+            file.shipped_naming(&["axum", "http", "hyper", "hyper_util", "pagewire_http", "tower"])
         },
         caught: &[("crates/engine/src/wire.rs", "use hyper::rt;")],
         passed: &[
-            (
-                "crates/engine/src/wire.rs",
-                "// hyper writes head and body together",
-            ),
+            ("crates/engine/src/wire.rs", "// hyper writes head and body together"),
             ("crates/http/src/serve.rs", "use hyper::rt;"),
         ],
     },
@@ -75,10 +57,7 @@ const RULES: &[Rule] = &[
         caught: &[("crates/engine/src/transfer.rs", "use tokio::net;")],
         passed: &[
             ("crates/engine/src/lib.rs", "#[cfg(feature = \"tokio\")]"),
-            (
-                "crates/engine/src/transfer.rs",
-                "mod tests {\n    use tokio::net;\n}",
-            ),
+            ("crates/engine/src/transfer.rs", "mod tests {\n    use tokio::net;\n}"),
             ("crates/engine/src/wire.rs", "use tokio::net;"),
         ],
     },
@@ -94,16 +73,10 @@ const RULES: &[Rule] = &[
         caught: &[
             ("crates/engine/src/plan.rs", "use crate::sys::sendfile;"),
             ("crates/engine/src/route.rs", "use std::{fmt, fs};"),
-            (
-                "crates/http/src/range.rs",
-                "//! PURE: ranges.\nlet now = Instant::now();",
-            ),
+            ("crates/http/src/range.rs", "//! PURE: ranges.\nlet now = Instant::now();"),
         ],
         passed: &[
-            (
-                "crates/engine/src/plan.rs",
-                "use std::time::{Duration, Instant};",
-            ),
+            ("crates/engine/src/plan.rs", "use std::time::{Duration, Instant};"),
             ("crates/http/src/files.rs", "let now = Instant::now();"),
         ],
     },
@@ -115,10 +88,7 @@ const RULES: &[Rule] = &[
         caught: &[("src/main.rs", "unsafe { exit() }")],
         passed: &[
             ("crates/engine/src/sys/map.rs", "unsafe { map() }"),
-            (
-                "src/main.rs",
-                "#![forbid(unsafe_code)] // unsafe has one room",
-            ),
+            ("src/main.rs", "#![forbid(unsafe_code)] // unsafe has one room"),
         ],
     },
     Rule {
@@ -126,10 +96,7 @@ const RULES: &[Rule] = &[
         way_out: "put #![forbid(unsafe_code)] below the file's opening lines",
         on: |file| file.is_crate_root() && !file.is_in("crates/engine/src/"),
         find: |file, _| first_line_if(!file.has(|line| line.code == "#![forbid(unsafe_code)]")),
-        caught: &[(
-            "crates/http/src/lib.rs",
-            "//! Serves.\n// #![forbid(unsafe_code)]",
-        )],
+        caught: &[("crates/http/src/lib.rs", "//! Serves.\n// #![forbid(unsafe_code)]")],
         passed: &[
             ("crates/engine/src/lib.rs", "//! Moves."),
             ("src/main.rs", "//! Runs.\n#![forbid(unsafe_code)]"),
@@ -188,11 +155,7 @@ const RULES: &[Rule] = &[
         on: File::is_module,
         find: |file, house| first_line_if(!file.is_declared_in(house)),
         caught: &[("src/lost.rs", "// mod lost;"), ("tests/lost/mod.rs", "")],
-        passed: &[
-            ("src/flags/mod.rs", ""),
-            ("src/main.rs", ""),
-            ("tests/tests.rs", ""),
-        ],
+        passed: &[("src/flags/mod.rs", ""), ("src/main.rs", ""), ("tests/tests.rs", "")],
     },
     Rule {
         says: "a script can be run",
@@ -210,10 +173,7 @@ const RULES: &[Rule] = &[
         find: |file, _| file.lines_where(|line| line.is_test && names(&line.code, "sleep")),
         caught: &[
             ("tests/serve.rs", "thread::sleep(second);"),
-            (
-                "src/main.rs",
-                "mod tests {\n    use tokio::time::{sleep, timeout};\n}",
-            ),
+            ("src/main.rs", "mod tests {\n    use tokio::time::{sleep, timeout};\n}"),
         ],
         passed: &[("src/main.rs", "time::sleep(pause).await;")],
     },
@@ -234,10 +194,7 @@ const RULES: &[Rule] = &[
             file.lines_where(|line| is_left(line) && !cites_an_issue(line.raw))
         },
         caught: &[("src/main.rs", concat!("// TO", "DO: later #soon"))],
-        passed: &[
-            ("src/main.rs", concat!("// TO", "DO(#12): later")),
-            ("src/main.rs", "todo!()"),
-        ],
+        passed: &[("src/main.rs", concat!("// TO", "DO(#12): later")), ("src/main.rs", "todo!()")],
     },
     Rule {
         says: "no file knows the machine it was written on",
@@ -252,16 +209,9 @@ const RULES: &[Rule] = &[
 ];
 
 // In halves, so that this file does not match itself.
-const LEFT_TO_DO: [&str; 3] = [
-    concat!("TO", "DO"),
-    concat!("FIX", "ME"),
-    concat!("XX", "X"),
-];
-const MACHINE_PATHS: [&str; 3] = [
-    concat!("/ho", "me/"),
-    concat!("/ro", "ot/"),
-    concat!("/wo", "rk/"),
-];
+const LEFT_TO_DO: [&str; 3] = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
+const MACHINE_PATHS: [&str; 3] =
+    [concat!("/ho", "me/"), concat!("/ro", "ot/"), concat!("/wo", "rk/")];
 
 const COLUMNS_101: &str = ascii(&[b'/'; 101]);
 const LINES_601: &str = ascii(&[b'\n'; 601]);
@@ -281,11 +231,7 @@ type Example = (&'static str, &'static str);
 
 impl Rule {
     fn findings(&self, file: &File, house: &[File]) -> Vec<String> {
-        let numbers = if (self.on)(file) {
-            (self.find)(file, house)
-        } else {
-            Vec::new()
-        };
+        let numbers = if (self.on)(file) { (self.find)(file, house) } else { Vec::new() };
         let (path, says, way_out) = (&file.path, self.says, self.way_out);
         let report = |number| format!("{path}:{number}: {says}\n    way out: {way_out}");
         numbers.into_iter().map(report).collect()
@@ -306,21 +252,14 @@ struct File {
 
 impl File {
     fn new(path: &str, text: &str) -> Self {
-        Self {
-            path: path.to_owned(),
-            text: text.to_owned(),
-            is_executable: false,
-        }
+        Self { path: path.to_owned(), text: text.to_owned(), is_executable: false }
     }
 
     /// None for what is not text, and for what was deleted but not yet committed.
     fn read(root: &Path, path: &str) -> Option<Self> {
         let text = fs::read_to_string(root.join(path)).ok()?;
         let mode = fs::metadata(root.join(path)).ok()?.permissions().mode();
-        Some(Self {
-            is_executable: mode & 0o111 != 0,
-            ..Self::new(path, &text)
-        })
+        Some(Self { is_executable: mode & 0o111 != 0, ..Self::new(path, &text) })
     }
 
     fn is_rust(&self) -> bool {
@@ -371,10 +310,7 @@ impl File {
     }
 
     fn lines_where(&self, is_sought: impl Fn(&Line) -> bool) -> Vec<usize> {
-        self.lines()
-            .filter(is_sought)
-            .map(|line| line.number)
-            .collect()
+        self.lines().filter(is_sought).map(|line| line.number).collect()
     }
 
     fn shipped_naming(&self, words: &[&str]) -> Vec<usize> {
@@ -388,13 +324,7 @@ impl File {
         self.text.lines().enumerate().map(move |(index, raw)| {
             let is_inline_test = inline_tests.is_some_and(|start| index >= start);
             let is_test = is_test_file || is_inline_test;
-            Line {
-                number: index + 1,
-                raw,
-                code: code_of(raw),
-                is_test,
-                is_inline_test,
-            }
+            Line { number: index + 1, raw, code: code_of(raw), is_test, is_inline_test }
         })
     }
 }
@@ -409,17 +339,10 @@ struct Line<'a> {
 
 /// The line without its comment and without what stands in its strings.
 fn code_of(raw: &str) -> String {
-    let unescaped = raw
-        .replace(r"\\", "")
-        .replace(r#"\""#, "")
-        .replace("'\"'", "");
+    let unescaped = raw.replace(r"\\", "").replace(r#"\""#, "").replace("'\"'", "");
     let outside: Vec<&str> = unescaped.split('"').step_by(2).collect();
     let code = outside.join("\"\"");
-    code.split("//")
-        .next()
-        .unwrap_or_default()
-        .trim_end()
-        .to_owned()
+    code.split("//").next().unwrap_or_default().trim_end().to_owned()
 }
 
 /// Whether the text has this word, and not only as a piece of a longer one.
@@ -434,9 +357,7 @@ fn names(text: &str, word: &str) -> bool {
 
 fn cites_an_issue(text: &str) -> bool {
     let is_digit = |c: char| c.is_ascii_digit();
-    text.split('#')
-        .skip(1)
-        .any(|after| after.starts_with(is_digit))
+    text.split('#').skip(1).any(|after| after.starts_with(is_digit))
 }
 
 fn first_line_if(is_fault: bool) -> Vec<usize> {
@@ -452,20 +373,11 @@ fn tracked_files() -> Vec<File> {
         .output()
         .expect("git runs");
     let complaint = String::from_utf8_lossy(&listing.stderr);
-    assert!(
-        listing.status.success(),
-        "tidy needs a clone, for git's list of files: {complaint}"
-    );
+    assert!(listing.status.success(), "tidy needs a clone, for git's list of files: {complaint}");
     let paths = String::from_utf8(listing.stdout).expect("paths are UTF-8");
-    let files: Vec<File> = paths
-        .split_terminator('\0')
-        .filter_map(|path| File::read(root, path))
-        .collect();
-    assert!(
-        files.iter().any(File::is_crate_root),
-        "git lists no crate below {}",
-        root.display()
-    );
+    let files: Vec<File> =
+        paths.split_terminator('\0').filter_map(|path| File::read(root, path)).collect();
+    assert!(files.iter().any(File::is_crate_root), "git lists no crate below {}", root.display());
     files
 }
 

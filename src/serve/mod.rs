@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use pagewire_engine::Route;
-use pagewire_http::{Config, Observer, Server, StartError, Totals};
+use pagewire_http::{Config, Observer, Server, StartError, Totals, raise_descriptor_limit};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Mutex;
@@ -22,6 +22,9 @@ use crate::serve::lines::LineWriter;
 const STUCK_THREADS_GRACE: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(flags: &ServeFlags) -> anyhow::Result<()> {
+    if let Err(error) = raise_descriptor_limit() {
+        eprintln!("pagewire: the limit of open descriptors stays as it is: {error}");
+    }
     let runtime = runtime(flags).context("cannot start the event loop")?;
     let lines = if flags.quiet { None } else { Some(LineWriter::start()?) };
     let totals = runtime.block_on(serve(flags, lines.as_ref()));

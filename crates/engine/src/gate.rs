@@ -74,12 +74,18 @@ impl Gate {
         if let Some(hot) = self.known_of(range) {
             return Poll::Ready(Ok(hot));
         }
-        let wanted = match self.wanted.take().filter(|fetch| fetch.covers(range.position(), source))
-        {
+        let covering = |fetch: &Fetch| fetch.covers(range.position(), source);
+        let wanted = match self.wanted.take().filter(covering) {
             Some(wanted) => wanted,
-            None => match self.ask(range) {
-                Some(hot) => return Poll::Ready(Ok(hot)),
-                None => self.want(range),
+            None => match self.ahead.take().filter(covering) {
+                Some(ahead) => self.want(ahead),
+                None => match self.ask(range) {
+                    Some(hot) => return Poll::Ready(Ok(hot)),
+                    None => {
+                        source.read_only_when_asked();
+                        self.want(Fetch::begin(&range.front(WINDOW_BYTES), Urgency::Now))
+                    }
+                },
             },
         };
         match wanted.poll(cx) {
@@ -134,19 +140,11 @@ impl Gate {
         self.known = Some((source.clone(), end));
     }
 
-    /// The fetch of the window at the front of `range`: begun ahead of time, or now.
-    fn want(&mut self, range: &FileRange) -> Fetch {
-        let covering = |fetch: &Fetch| fetch.covers(range.position(), range.source());
-        let wanted = match self.ahead.take().filter(covering) {
-            Some(ahead) => {
-                ahead.hurry();
-                ahead
-            }
-            None => Fetch::begin(&range.front(WINDOW_BYTES), Urgency::Now),
-        };
+    fn want(&mut self, fetch: Fetch) -> Fetch {
+        fetch.hurry();
         self.cold.waits += 1;
-        self.cold.bytes += wanted.range().len();
-        wanted
+        self.cold.bytes += fetch.range().len();
+        fetch
     }
 
     /// Starts on the window of `range` that begins at `position`.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 
 use rustix::net::sockopt::{set_tcp_congestion, tcp_congestion};
+use socket2::SockRef;
 
 /// Keeps connections that `listener` accepts on a loopback address from being paced.
 ///
@@ -25,6 +26,24 @@ pub fn spare_loopback(listener: impl AsFd, address: IpAddr) -> io::Result<()> {
     Ok(())
 }
 
+/// Bytes that a socket may hold which were not yet sent; it counts as full beyond.
+///
+/// From 64 KiB to no bound at all the cost per byte is the same within the spread on loopback
+/// (`bench/runs/2026-11-22-2core-linux6.18/unsent`); half a step keeps a fast client busy while
+/// others have their turn.
+const UNSENT_BYTES_MAX: u32 = 256 * 1024;
+
+/// Bounds what a connection that `listener` accepts holds unsent (TCP_NOTSENT_LOWAT, Linux
+/// 3.12): without it a client that stopped reading pins megabytes of pages, as many as the send
+/// buffer grows to (`net.ipv4.tcp_wmem`).
+///
+/// # Errors
+///
+/// Those of setsockopt(2). The listener works on without.
+pub fn bound_unsent(listener: impl AsFd) -> io::Result<()> {
+    SockRef::from(&listener).set_tcp_notsent_lowat(UNSENT_BYTES_MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
@@ -36,6 +55,16 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         spare_loopback(&listener, listener.local_addr().unwrap().ip()).unwrap();
         assert!(!tcp_congestion(&listener).unwrap().starts_with("bbr"));
+    }
+
+    #[test]
+    fn accepted_connections_hold_little_unsent() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        bound_unsent(&listener).unwrap();
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let unsent_max = SockRef::from(&accepted).tcp_notsent_lowat().unwrap();
+        assert_eq!(unsent_max, UNSENT_BYTES_MAX);
     }
 
     #[test]

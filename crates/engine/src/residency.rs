@@ -13,8 +13,8 @@ use crate::sys::cachestat::cached_pages;
 
 const PAGE_BYTES: u64 = 4096;
 
-/// Where the kernel does not tell us of whole ranges, one page in so many bytes is asked for.
-/// What the kernel brings in or evicts at once is usually as large.
+/// One page in so many bytes is asked whether it can be read now. What the kernel reads or evicts
+/// at once is usually as large.
 const SAMPLE_BYTES: u64 = 64 * 1024;
 
 /// What is known of a range.
@@ -63,7 +63,9 @@ impl Storage {
 #[derive(Debug, Default)]
 pub(crate) struct Question(AtomicU8);
 
+/// cachestat for every page, then samples for those that are still being read.
 const CACHESTAT: u8 = 0;
+/// Samples only.
 const SAMPLE: u8 = 1;
 const NONE: u8 = 2;
 
@@ -73,14 +75,15 @@ impl Question {
     pub(crate) fn ask(&self, range: &FileRange) -> Residency {
         if self.0.load(Ordering::Relaxed) == CACHESTAT {
             match all_cached(range) {
-                Ok(true) => return Residency::Hot,
+                // It counts pages that are still being read, too: sampled below.
+                Ok(true) => {}
                 Ok(false) => return Residency::Cold,
                 // mincore(2) has the same permission check, but answers "resident" instead of
                 // refusing: it must not be asked.
                 Err(_) => self.0.store(SAMPLE, Ordering::Relaxed),
             }
         }
-        if self.0.load(Ordering::Relaxed) == SAMPLE {
+        if self.0.load(Ordering::Relaxed) != NONE {
             match sampled(range) {
                 Ok(true) => return Residency::Hot,
                 Ok(false) => return Residency::Cold,

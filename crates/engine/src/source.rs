@@ -6,10 +6,11 @@ use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, OnceLock, Weak};
+use std::sync::{Arc, LazyLock, Once, OnceLock, Weak};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
+use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
 use crate::error::{RangeError, SendError};
@@ -55,6 +56,7 @@ struct Shared {
     /// Made at the first use. The refusal is kept, so that it is asked for once.
     mapping: OnceLock<Result<Mapping, Errno>>,
     storage: OnceLock<Storage>,
+    asked_only: Once,
     question: Question,
     /// Until when all of it is taken to be in the page cache, in milliseconds of `uptime`.
     hot_until: AtomicU64,
@@ -95,6 +97,7 @@ impl SourceFile {
             identity,
             mapping: OnceLock::new(),
             storage: OnceLock::new(),
+            asked_only: Once::new(),
             question: Question::default(),
             hot_until: AtomicU64::new(0),
         };
@@ -160,6 +163,17 @@ impl SourceFile {
     /// All of the file was just seen to be in the page cache.
     pub(crate) fn found_hot(&self) {
         self.shared.hot_until.store(uptime_ms() + HOT_TRUSTED_MS, Ordering::Relaxed);
+    }
+
+    /// Keeps the kernel from reading ahead by itself (POSIX_FADV_RANDOM), which it does in
+    /// whoever sends: the cold pool asks for what is needed, also when many read one file at
+    /// different places, which looks random to the kernel anyway.
+    pub(crate) fn read_only_when_asked(&self) {
+        self.shared.asked_only.call_once(|| {
+            if let Err(errno) = fadvise(&self.shared.file, 0, None, Advice::Random) {
+                tracing::debug!(%errno, "the kernel reads ahead as it likes");
+            }
+        });
     }
 
     /// Where its shared state lies: no two files that are open have the same.

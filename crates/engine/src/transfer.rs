@@ -225,10 +225,9 @@ impl Gathered<'_> {
         let outcome = mmap_write::step(Target { socket, more }, &self.slices, &mut cost);
         self.record(sink, parts, outcome.unwrap_or(0), cost, progress);
         match outcome {
-            Ok(bytes) => {
-                progress.blocked = bytes < self.bytes;
-                Ok(!progress.blocked && !self.cut)
-            }
+            // Less than all may mean a full socket, or a mapping that ended within: the next
+            // step tells which. Taking it for the first would wait for a socket that is ready.
+            Ok(bytes) => Ok(bytes == self.bytes && !self.cut),
             Err(Errno::AGAIN) => {
                 progress.blocked = true;
                 Ok(false)

@@ -12,16 +12,12 @@ use quick_cache::sync::Cache;
 use tokio::task::spawn_blocking;
 
 use crate::error::RequestError;
+use crate::limits::open_files_max;
 use crate::resolve::{Found, Root, TargetPath};
 use crate::respond::FileHead;
 
 /// How long a file is taken for unchanged without another look at its name.
 const UNCHECKED_MAX: Duration = Duration::from_secs(1);
-
-/// Files kept open. Each holds a descriptor, and a mapping once it was sent; so this stays below
-/// the usual limits of 1,024 descriptors for a process that may not raise it and of 65,530
-/// mappings (`vm.max_map_count`).
-const FILES_MAX: usize = 512;
 
 /// The files below one directory.
 pub(crate) struct Files {
@@ -50,7 +46,7 @@ pub(crate) enum Entry {
 impl Files {
     pub(crate) fn open(directory: &Path) -> io::Result<Self> {
         let root = Root::open(directory)?;
-        Ok(Self { root, open: Cache::new(FILES_MAX), started: Instant::now() })
+        Ok(Self { root, open: Cache::new(open_files_max()), started: Instant::now() })
     }
 
     /// What lies at `target`, at most [`UNCHECKED_MAX`] before `now`; at `now` when `recheck`.

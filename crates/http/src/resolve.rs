@@ -27,6 +27,10 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 const OPEN: OFlags =
     OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 
+/// With RESOLVE_BENEATH, openat2 answers EAGAIN when it follows `..` in a link and anything on
+/// the host is renamed meanwhile: it is asked again so often before the walk is taken.
+const RACES_MAX: usize = 8;
+
 /// A request target, decoded and known to hold only names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct TargetPath {
@@ -144,10 +148,16 @@ impl Root {
 
     /// What lies at `target`. May wait for a disk.
     pub(crate) fn find(&self, target: &TargetPath) -> Result<Found, RequestError> {
-        let open = |path: &Path| match self.open_beneath(path, ResolveFlags::empty()) {
-            // Seccomp filters older than openat2 answer EPERM for system calls unknown to them.
-            Err(Errno::NOSYS | Errno::PERM) => self.walk_beneath(path),
-            opened => opened.map_err(io::Error::from),
+        let open = |path: &Path| {
+            for _ in 0..RACES_MAX {
+                match self.open_beneath(path, ResolveFlags::empty()) {
+                    Err(Errno::AGAIN) => {}
+                    // Seccomp filters older than openat2 answer EPERM for calls unknown to them.
+                    Err(Errno::NOSYS | Errno::PERM) => break,
+                    opened => return opened.map_err(io::Error::from),
+                }
+            }
+            self.walk_beneath(path)
         };
         look_up(target, open).map_err(|error| match error {
             LookUpError::CannotTell => RequestError::Io(Errno::AGAIN.into()),

@@ -108,6 +108,9 @@ impl Server {
             if let Err(error) = pacing::spare_loopback(&listener, address.ip()) {
                 tracing::debug!(%address, %error, "connections are paced as the host chose");
             }
+            if let Err(error) = pacing::bound_unsent(&listener) {
+                tracing::debug!(%address, %error, "the unsent bytes of connections are not bounded");
+            }
             listeners.push(listener);
         }
         let site = Site {
@@ -217,9 +220,11 @@ async fn connection(
     }
     let wire = Wire::with_routes(stream, site.routes).counted_by(Arc::clone(&site.meter));
     let ledger = wire.ledger();
+    let under_way = Arc::new(AtomicU64::new(0));
     let answer = service_fn(|request| {
         let (site, ledger) = (Arc::clone(&site), ledger.clone());
-        async move { Ok::<_, Infallible>(site.answer(request, peer, &ledger).await) }
+        let response = UnderWay::begin(&under_way);
+        async move { Ok::<_, Infallible>(site.answer(request, peer, &ledger, response).await) }
     });
     let http = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -230,6 +235,10 @@ async fn connection(
     let ended = tokio::select! {
         ended = http.as_mut() => ended,
         () = reached(&mut phase, Phase::Stopping) => {
+            if under_way.load(Ordering::Relaxed) == 0 {
+                // Silent, or half a request: hyper would wait for its head until the deadline.
+                return;
+            }
             http.as_mut().graceful_shutdown();
             http.await
         }
@@ -239,12 +248,29 @@ async fn connection(
     }
 }
 
+/// A response that is not yet settled, counted for its connection.
+struct UnderWay(Arc<AtomicU64>);
+
+impl UnderWay {
+    fn begin(count: &Arc<AtomicU64>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Site {
     async fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,
         peer: SocketAddr,
         ledger: &Ledger,
+        under_way: UnderWay,
     ) -> Response<FileBody> {
         let (at, started) = (SystemTime::now(), Instant::now());
         let response = self.files.answer(&request, started).await;
@@ -254,6 +280,7 @@ impl Site {
         let delivery = ledger.open(due, started, move |body| {
             let (method, target) = (head.method, head.uri);
             self.settled(&Exchange { at, peer, method, target, status, body });
+            drop(under_way);
         });
         response.map(|body| body.announced_to(delivery))
     }
