@@ -56,13 +56,19 @@ pub struct Wires<L> {
 
 impl<L: AsFd> Wires<L> {
     /// Wires of what `listener` accepts: a [`TcpListener`] or a [`UnixListener`]. On a loopback
-    /// address its connections are not paced, see [`pacing::spare_loopback`].
+    /// address its connections are not paced, see [`pacing::spare_loopback`]; on any they hold
+    /// little unsent, see [`pacing::bound_unsent`].
     pub fn new(listener: L) -> Self {
         let address = getsockname(&listener).ok().and_then(|name| SocketAddr::try_from(name).ok());
         if let Some(address) = address
             && let Err(error) = pacing::spare_loopback(&listener, address.ip())
         {
             tracing::debug!(%address, %error, "connections may be paced");
+        }
+        if address.is_some()
+            && let Err(error) = pacing::bound_unsent(&listener)
+        {
+            tracing::debug!(%error, "connections may hold much unsent");
         }
         Self { listener, routes: RouteChoice::Auto, meter: None }
     }
