@@ -4,13 +4,16 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::meter::{Report, Tally};
+use crate::error::SendError;
+use crate::meter::{Count, Report, Tally};
+use crate::registry::{self, Owner};
 use crate::route::Route;
 use crate::transfer::{PartRef, Progress};
 
@@ -55,10 +58,18 @@ struct Expected {
 
 /// What one delivery has come to; settled when the last handle and the last expected run go.
 struct Account {
-    ledger: Ledger,
+    /// That of the wire which the delivery was seen to reach.
+    ledger: OnceLock<Ledger>,
     due: u64,
     started: Instant,
+    /// What the wire sent.
     tally: Mutex<Tally>,
+    /// Bytes that were handed to a writer of which it was not known where it ends.
+    handed_on: AtomicU64,
+    /// Those of them that were read from files.
+    handed_on_copied: AtomicU64,
+    /// What kept the bytes from being made.
+    failure: OnceLock<String>,
     settle: Mutex<Option<Settle>>,
 }
 
@@ -70,7 +81,13 @@ type Settle = Box<dyn FnOnce(Outcome) + Send>;
 pub struct Outcome {
     /// Bytes that were to be sent.
     pub due: u64,
-    /// What the socket accepted, by route, and the time from [`Ledger::open`] to the end.
+    /// Whether they were seen to reach a `Wire`.
+    ///
+    /// Where not, the writer they were handed to copied or changed them (TLS in user space, a
+    /// compression layer, HTTP/2), or it ends in another socket. What the report then counts is
+    /// what that writer took, and whether the peer got it is not known here.
+    pub on_wire: bool,
+    /// What the socket accepted, by route, and the time from the opening to the end.
     pub report: Report,
     /// Why it ended early; `None` when all that was due was sent.
     pub cut_short: Option<String>,
@@ -85,14 +102,21 @@ impl Ledger {
         started: Instant,
         settle: impl FnOnce(Outcome) + Send + 'static,
     ) -> Delivery {
-        let account = Account {
-            ledger: self.clone(),
-            due,
-            started,
-            tally: Mutex::default(),
-            settle: Mutex::new(Some(Box::new(settle))),
-        };
-        Delivery { account: Arc::new(account) }
+        let delivery = Delivery::open(due, started, settle);
+        delivery.account.ledger.get_or_init(|| self.clone());
+        delivery
+    }
+
+    fn expect(&self, bytes: &Bytes, copied: bool, account: &Arc<Account>) {
+        let mut entries = self.lock();
+        if !bytes.is_empty() && !entries.closed {
+            entries.expected.push_back(Expected {
+                address: bytes.as_ptr().addr(),
+                bytes: bytes.len(),
+                copied,
+                account: Arc::clone(account),
+            });
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {
@@ -176,6 +200,51 @@ pub struct Delivery {
 }
 
 impl Delivery {
+    /// Opens an account of `due` bytes of which it is not known whether they will reach a wire.
+    /// Its bytes go out by [`Delivery::trace`] until one was seen to; `settle` is as for
+    /// [`Ledger::open`].
+    pub fn open(due: u64, started: Instant, settle: impl FnOnce(Outcome) + Send + 'static) -> Self {
+        let account = Account {
+            ledger: OnceLock::new(),
+            due,
+            started,
+            tally: Mutex::default(),
+            handed_on: AtomicU64::new(0),
+            handed_on_copied: AtomicU64::new(0),
+            failure: OnceLock::new(),
+            settle: Mutex::new(Some(Box::new(settle))),
+        };
+        Self { account: Arc::new(account) }
+    }
+
+    /// Whether its bytes were seen to reach a wire: then mapped bytes, handed out the same way,
+    /// will be sent from the file.
+    #[must_use]
+    pub fn is_on_wire(&self) -> bool {
+        self.account.ledger.get().is_some()
+    }
+
+    /// The same bytes, such that a wire which is asked to write them, untouched and from their
+    /// first byte on, recognises them. Then [`Delivery::is_on_wire`], and they are counted there.
+    /// `copied` says that they were read from a file into memory.
+    ///
+    /// Nothing has to wait for that. A writer that copies or changes what it is handed gets
+    /// ordinary bytes.
+    #[must_use]
+    pub fn trace(&self, bytes: Bytes, copied: bool) -> Bytes {
+        if bytes.is_empty() {
+            return bytes;
+        }
+        self.account.handed_on.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        if copied {
+            self.account.handed_on_copied.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        }
+        let account = Arc::clone(&self.account);
+        let run = Arc::new(Run { bytes, copied, arrived: AtomicBool::new(false), account });
+        registry::insert(run.bytes.as_ptr().addr(), Owner::Run(Arc::downgrade(&run)));
+        Bytes::from_owner(Traced(run))
+    }
+
     /// Says that `bytes` are about to be handed to the writer above the wire.
     pub fn expect(&self, bytes: &Bytes) {
         self.push(bytes, false);
@@ -187,16 +256,51 @@ impl Delivery {
         self.push(bytes, true);
     }
 
+    /// Says why the rest of its bytes will not come: the file could not be read, say.
+    pub fn fail(&self, why: &SendError) {
+        self.account.failure.get_or_init(|| why.to_string());
+    }
+
     fn push(&self, bytes: &Bytes, copied: bool) {
-        let mut entries = self.account.ledger.lock();
-        if !bytes.is_empty() && !entries.closed {
-            entries.expected.push_back(Expected {
-                address: bytes.as_ptr().addr(),
-                bytes: bytes.len(),
-                copied,
-                account: Arc::clone(&self.account),
-            });
+        if let Some(ledger) = self.account.ledger.get() {
+            ledger.expect(bytes, copied, &self.account);
         }
+    }
+}
+
+/// A run of bytes on its way through a writer of which it is not known where it ends.
+pub(crate) struct Run {
+    bytes: Bytes,
+    copied: bool,
+    arrived: AtomicBool,
+    account: Arc<Account>,
+}
+
+impl Run {
+    /// A wire with this ledger was asked to write the run, or the front of it: `slice`.
+    pub(crate) fn arrived_at(&self, ledger: &Ledger, slice: &[u8]) {
+        // A wire whose socket was full is asked again, with the same slice.
+        if slice.len() <= self.bytes.len() && !self.arrived.swap(true, Ordering::Relaxed) {
+            let bound = self.account.ledger.get_or_init(|| ledger.clone());
+            if Arc::ptr_eq(&bound.entries, &ledger.entries) {
+                ledger.expect(&self.bytes, self.copied, &self.account);
+            }
+        }
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        registry::remove(self.bytes.as_ptr().addr());
+    }
+}
+
+/// Owner of the memory behind [`Delivery::trace`].
+struct Traced(Arc<Run>);
+
+impl AsRef<[u8]> for Traced {
+    fn as_ref(&self) -> &[u8] {
+        &self.0.bytes
     }
 }
 
@@ -210,19 +314,82 @@ impl Account {
     fn tally(&self) -> MutexGuard<'_, Tally> {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// What the writer took that the bytes were handed to, where no wire was seen.
+    fn handed_on(&self) -> Tally {
+        let bytes = self.handed_on.load(Ordering::Relaxed);
+        let copied = self.handed_on_copied.load(Ordering::Relaxed);
+        let mut tally = Tally::default();
+        let count = Count { bytes: copied, user_copied_bytes: copied, ..Count::default() };
+        tally.count(Some(Route::ReadWrite), &count);
+        tally.count(None, &Count { bytes: bytes - copied, ..Count::default() });
+        tally
+    }
 }
 
 impl Drop for Account {
     fn drop(&mut self) {
-        let tally = *self.tally();
+        let ledger = self.ledger.get();
+        let tally = if ledger.is_some() { *self.tally() } else { self.handed_on() };
         let cut_short = (tally.total().bytes < self.due).then(|| {
-            let failure = self.ledger.lock().failure.clone();
-            failure.unwrap_or_else(|| "connection closed by this server".to_owned())
+            let own = self.failure.get().cloned();
+            let failure = own.or_else(|| ledger.and_then(|ledger| ledger.lock().failure.clone()));
+            failure.unwrap_or_else(|| match ledger {
+                Some(_) => "connection closed by this server".to_owned(),
+                None => "dropped before its end".to_owned(),
+            })
         });
         let report = Report { tally, elapsed: self.started.elapsed() };
         let settle = self.settle.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(settle) = settle {
-            settle(Outcome { due: self.due, report, cut_short });
+            let on_wire = self.ledger.get().is_some();
+            settle(Outcome { due: self.due, on_wire, report, cut_short });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    fn opened(due: u64) -> (Delivery, mpsc::Receiver<Outcome>) {
+        let (settled, outcomes) = mpsc::channel();
+        let settle = move |outcome| drop(settled.send(outcome));
+        (Delivery::open(due, Instant::now(), settle), outcomes)
+    }
+
+    #[test]
+    fn what_reaches_no_wire_counts_as_handed_on() {
+        let (delivery, outcomes) = opened(14);
+        let file = delivery.trace(Bytes::from_static(b"from a file"), true);
+        let text = delivery.trace(Bytes::from_static(b"end"), false);
+        assert!(!delivery.is_on_wire());
+        drop((delivery, file));
+        assert!(outcomes.try_recv().is_err(), "a run is still on its way");
+        drop(text);
+        let outcome = outcomes.try_recv().unwrap();
+        assert!(!outcome.on_wire && outcome.cut_short.is_none());
+        assert_eq!(outcome.report.tally.route(Route::ReadWrite).user_copied_bytes, 11);
+        assert_eq!(outcome.report.tally.plain().bytes, 3);
+    }
+
+    #[test]
+    fn what_was_never_handed_on_is_cut_short() {
+        let (delivery, outcomes) = opened(2);
+        drop(delivery.trace(Bytes::from_static(b"1"), true));
+        drop(delivery);
+        let outcome = outcomes.try_recv().unwrap();
+        assert_eq!(outcome.cut_short.as_deref(), Some("dropped before its end"));
+    }
+
+    #[test]
+    fn only_a_whole_front_is_an_arrival() {
+        let (delivery, _outcomes) = opened(5);
+        let run = delivery.trace(Bytes::from(vec![1; 5]), true);
+        assert!(registry::recognise(&run[1..]).is_none());
+        assert!(registry::recognise(&[1; 5]).is_none());
+        assert!(registry::recognise(&run[..2]).is_some());
     }
 }

@@ -10,6 +10,7 @@ mod error;
 mod gate;
 mod meter;
 mod plan;
+mod registry;
 mod residency;
 mod route;
 mod routes;

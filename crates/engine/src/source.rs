@@ -1,20 +1,20 @@
-//! Where bytes come from: open files, ranges of them, and queues of parts. Recognises memory
-//! that is a mapping of a file by its address. Sends nothing.
+//! Where bytes come from: open files, ranges of them, and queues of parts. Sends nothing.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Once, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, LazyLock, Once, OnceLock, Weak};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use rustix::fs::{Advice, fadvise};
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
 use crate::error::{RangeError, SendError};
+use crate::registry::{self, Owner};
 use crate::residency::{Question, Residency, Storage};
 use crate::sys::mapping::Mapping;
 
@@ -190,7 +190,8 @@ impl SourceFile {
             let len = usize::try_from(self.len()).map_err(|_| Errno::OVERFLOW)?;
             let mapping = Mapping::of(&self.shared.file, len)
                 .map_err(|refusal| Errno::from_io_error(&refusal).unwrap_or(Errno::NODEV))?;
-            registered_mut().insert(mapping.address(), Arc::downgrade(&self.shared));
+            let owner = Owner::File(WeakSource(Arc::downgrade(&self.shared)));
+            registry::insert(mapping.address(), owner);
             Ok(mapping)
         });
         made.as_ref().map_err(|refusal| *refusal)
@@ -213,10 +214,20 @@ impl fmt::Debug for SourceFile {
     }
 }
 
+/// A [`SourceFile`] that may be gone.
+#[derive(Clone)]
+pub(crate) struct WeakSource(Weak<Shared>);
+
+impl WeakSource {
+    pub(crate) fn upgrade(&self) -> Option<SourceFile> {
+        self.0.upgrade().map(|shared| SourceFile { shared })
+    }
+}
+
 impl Drop for Shared {
     fn drop(&mut self) {
         if let Some(Ok(mapping)) = self.mapping.get() {
-            registered_mut().remove(&mapping.address());
+            registry::remove(mapping.address());
         }
     }
 }
@@ -318,6 +329,38 @@ impl FileRange {
         Ok(bytes.freeze())
     }
 
+    /// The same without waiting: only bytes that are in the page cache are read, by preadv2(2)
+    /// with RWF_NOWAIT. `None` where nobody can tell without waiting: the first of them is not
+    /// there, or the file system does not know that flag (NFS, FUSE). Files that are in memory
+    /// anyway (tmpfs) are read as they are.
+    ///
+    /// # Errors
+    ///
+    /// Those of preadv2(2).
+    pub fn read_front_now(&mut self, max: u64) -> Result<Option<Bytes>, SendError> {
+        if self.source.storage() == Storage::Memory {
+            return self.read_front(max).map(Some);
+        }
+        let wanted = usize::try_from(self.len.min(max)).unwrap_or(usize::MAX);
+        let mut bytes = BytesMut::zeroed(wanted);
+        let read = retry_on_intr(|| {
+            let mut buffers = [IoSliceMut::new(&mut bytes)];
+            let flags = ReadWriteFlags::NOWAIT;
+            rustix::io::preadv2(&self.source, &mut buffers, self.position, flags)
+        });
+        match read {
+            // 0: the file's end, or the mistake of Linux 5.9 and 5.10 about it. The read that
+            // may wait knows.
+            Ok(0) | Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(None),
+            Ok(read) => {
+                bytes.truncate(read);
+                self.advance(read as u64);
+                Ok(Some(bytes.freeze()))
+            }
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
     /// Where the range lies in memory, if its file is mapped already.
     pub(crate) fn mapped_address(&self) -> Option<usize> {
         let mapping = self.source.shared.mapping.get()?.as_ref().ok()?;
@@ -414,6 +457,18 @@ impl Payload {
         }
     }
 
+    /// Removes the part at the front, for whoever sends payloads by other means than a `Wire`.
+    pub fn pop_front(&mut self) -> Option<Part> {
+        self.parts.pop_front()
+    }
+
+    /// Puts a part back, or another one before those that there are.
+    pub fn push_front(&mut self, part: Part) {
+        if !part.is_empty() {
+            self.parts.push_front(part);
+        }
+    }
+
     /// Bytes in all.
     #[must_use]
     pub fn len(&self) -> u64 {
@@ -449,27 +504,6 @@ impl Payload {
     }
 }
 
-/// Files that are mapped now, by the address of their mapping.
-///
-/// A borrowed slice keeps its memory mapped, and mappings do not overlap: so a slice that starts
-/// inside a registered mapping *is* bytes of that file, whoever made the slice.
-static REGISTERED: RwLock<BTreeMap<usize, Weak<Shared>>> = RwLock::new(BTreeMap::new());
-
-fn registered_mut() -> std::sync::RwLockWriteGuard<'static, BTreeMap<usize, Weak<Shared>>> {
-    REGISTERED.write().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The range of the file that `slice` is a mapping of, if it is one.
-pub(crate) fn recognise(slice: &[u8]) -> Option<FileRange> {
-    let address = slice.as_ptr().addr();
-    let registered = REGISTERED.read().unwrap_or_else(PoisonError::into_inner);
-    let (start, shared) = registered.range(..=address).next_back()?;
-    let position = (address - start) as u64;
-    let shared = shared.upgrade()?;
-    drop(registered);
-    SourceFile { shared }.range(position, slice.len() as u64).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -480,35 +514,6 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(content).unwrap();
         SourceFile::new(file).unwrap()
-    }
-
-    #[test]
-    fn slices_of_mapped_bytes_are_recognised() {
-        let source = source(&[7; 10_000]);
-        let bytes = source.range(100, 9_000).unwrap().mapped_bytes().unwrap();
-        assert_eq!(bytes.len(), 9_000);
-        let range = recognise(&bytes.slice(50..60)).unwrap();
-        assert!(range.source().is(&source));
-        assert_eq!((range.position(), range.len()), (150, 10));
-    }
-
-    #[test]
-    fn other_memory_is_not_recognised() {
-        let source = source(&[7; 10]);
-        let _mapped = source.whole().mapped_bytes().unwrap();
-        assert!(recognise(b"on the stack or in the program").is_none());
-        assert!(recognise(&vec![0; 100_000]).is_none());
-    }
-
-    #[test]
-    fn a_mapping_is_forgotten_with_its_last_user() {
-        let source = source(&[7; 10]);
-        let bytes = source.whole().mapped_bytes().unwrap();
-        let address = bytes.as_ptr().addr();
-        drop(source);
-        assert!(recognise(&bytes).is_some());
-        drop(bytes);
-        assert!(!registered_mut().contains_key(&address));
     }
 
     #[test]

@@ -16,9 +16,10 @@ use crate::error::SendError;
 use crate::gate::Gate;
 use crate::meter::{Meter, Report, Tally};
 use crate::plan::STEP_BYTES_MAX;
+use crate::registry::{Recognised, recognise};
 use crate::route::RouteChoice;
 use crate::sink::Sink;
-use crate::source::{Payload, recognise};
+use crate::source::Payload;
 use crate::transfer::{PartRef, Parts, Progress, SLICES_MAX, parts_of, step};
 
 /// Bytes that one socket may move before other tasks of its thread get their turn.
@@ -236,8 +237,16 @@ impl<S: Socket> Wire<S> {
     }
 }
 
-fn part_ref(slice: &[u8]) -> PartRef<'_> {
-    recognise(slice).map_or(PartRef::Bytes(slice), PartRef::File)
+/// What is to be written, seen as a part; traced runs learn that they arrived.
+fn part_ref<'a>(slice: &'a [u8], ledger: &Ledger) -> PartRef<'a> {
+    match recognise(slice) {
+        Some(Recognised::File(range)) => PartRef::File(range),
+        Some(Recognised::Run(run)) => {
+            run.arrived_at(ledger, slice);
+            PartRef::Bytes(slice)
+        }
+        None => PartRef::Bytes(slice),
+    }
 }
 
 impl<S: Socket> AsyncWrite for Wire<S> {
@@ -255,8 +264,9 @@ impl<S: Socket> AsyncWrite for Wire<S> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let slices = bufs.iter().filter(|slice| !slice.is_empty()).take(SLICES_MAX);
-        let parts: Parts<'_> = slices.map(|slice| part_ref(slice)).collect();
-        self.get_mut().poll_write_parts(cx, &parts)
+        let wire = self.get_mut();
+        let parts: Parts<'_> = slices.map(|slice| part_ref(slice, &wire.ledger)).collect();
+        wire.poll_write_parts(cx, &parts)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -459,5 +469,32 @@ mod tests {
         assert_eq!(outcome.report.tally.total().bytes, sent as u64);
         assert_eq!(outcome.cut_short.as_deref(), Some("connection closed by this server"));
         receiver.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_delivery_learns_that_it_is_on_a_wire() {
+        let (file, content) = source(100_000);
+        let (socket, peer) = UnixStream::pair().unwrap();
+        let receiver = tokio::spawn(receive(peer));
+        let mut wire = Wire::new(socket);
+        let (settled, outcomes) = std::sync::mpsc::channel();
+        let settle = move |outcome| settled.send(outcome).unwrap();
+        let delivery = crate::Delivery::open(100_000, Instant::now(), settle);
+        let mut rest = file.whole();
+        let front = delivery.trace(rest.read_front(1_000).unwrap(), true);
+        wire.write_all(b"head").await.unwrap();
+        assert!(!delivery.is_on_wire());
+        wire.write_all(&front).await.unwrap();
+        assert!(delivery.is_on_wire());
+        let rest = rest.mapped_bytes().unwrap();
+        delivery.expect(&rest);
+        drop((delivery, front));
+        wire.write_all(&rest).await.unwrap();
+        drop(wire);
+        assert!(receiver.await.unwrap() == [b"head", &content[..]].concat());
+        let outcome: crate::Outcome = outcomes.try_recv().unwrap();
+        assert!(outcome.on_wire && outcome.cut_short.is_none());
+        assert_eq!(outcome.report.tally.route(Route::ReadWrite).user_copied_bytes, 1_000);
+        assert_eq!(outcome.report.tally.route(Route::Sendfile).bytes, 99_000);
     }
 }

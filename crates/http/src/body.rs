@@ -1,83 +1,180 @@
-//! Bodies for hyper: file ranges as mapped bytes, which a wire recognises and sends from the
-//! file; short texts from memory.
+//! Bodies for hyper: runs of text and file ranges. On a wire a file range goes out as mapped
+//! bytes, which the wire recognises and sends from the file. Anywhere else, and until a wire was
+//! seen, it goes out as bounded chunks that were read into memory, never on the event loop where
+//! that may wait for a disk. So no code of this crate reads a mapping.
 //!
-//! Where a file cannot be mapped, its bytes are read in chunks on a thread that may block, and
-//! copied: the only case in which a body of this crate copies.
+//! How a body learns what it sits on: the first chunk is traced (`Delivery::trace`). A wire that
+//! is asked to write it recognises it by its address; a layer that copies or changes it, or
+//! another socket, does not. The body gives the writer above one occasion to write (it is pending
+//! once), and looks again before each chunk. Nothing waits for an answer.
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use pagewire_engine::{Delivery, FileRange, SendError};
-use tokio::task::{JoinHandle, spawn_blocking};
+use pagewire_engine::{Delivery, FileRange, Outcome, Part, Payload, SendError};
+use tokio::task::{JoinHandle, coop, spawn_blocking};
 
-/// Bytes of one chunk where a file cannot be mapped.
-const CHUNK_BYTES: u64 = 128 * 1024;
+/// The most bytes of a file that are read into memory at a time. hyper holds up to six such
+/// chunks for a slow peer, so larger ones cost memory; 64 KiB is what tower-http reads too.
+const CHUNK_BYTES: u64 = 64 * 1024;
 
-/// The body of a response: a file range, a short text, or nothing.
-#[derive(Debug)]
-pub(crate) struct FileBody {
-    rest: Rest,
+/// The body of a response: file ranges, texts, or nothing.
+///
+/// Its length is known from the start. It yields mapped bytes where it ends in a
+/// [`Wire`](pagewire_engine::Wire) of this process, chunks read into memory elsewhere; see the
+/// crate's documentation for which stack means what.
+///
+/// Chunks that would have to wait for a disk are read by [`tokio::task::spawn_blocking`]: it has
+/// to be polled on a tokio runtime.
+#[derive(Debug, Default)]
+pub struct FileBody {
+    left: Payload,
+    reading: Option<Reading>,
+    flush: Flush,
     delivery: Option<Delivery>,
 }
 
-/// What is still to be handed to hyper.
+/// A read under way, of a range that had so many bytes left before it.
 #[derive(Debug)]
-enum Rest {
-    Nothing,
-    Text(Bytes),
-    File(FileRange),
-    /// A file that cannot be mapped, between two reads.
-    Unmapped(FileRange),
-    /// A read under way, of a range that had so many bytes left before it.
-    Reading {
-        read: JoinHandle<ReadChunk>,
-        bytes: u64,
-    },
+struct Reading {
+    read: JoinHandle<ReadChunk>,
+    bytes: u64,
 }
 
 type ReadChunk = Result<(Bytes, FileRange), SendError>;
 
+/// Whether the writer above had its occasion to write the first chunk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Flush {
+    #[default]
+    NothingYet,
+    Due,
+    Done,
+}
+
 impl FileBody {
-    pub(crate) fn empty() -> Self {
-        Self { rest: Rest::Nothing, delivery: None }
+    /// Bytes still to be handed out.
+    pub(crate) fn bytes_left(&self) -> u64 {
+        self.left.len() + self.reading.as_ref().map_or(0, |reading| reading.bytes)
     }
 
-    pub(crate) fn from_text(text: String) -> Self {
-        Self { rest: Rest::Text(text.into()), delivery: None }
-    }
-
-    pub(crate) fn from_range(range: FileRange) -> Self {
-        let rest = if range.is_empty() { Rest::Nothing } else { Rest::File(range) };
-        Self { rest, delivery: None }
-    }
-
-    /// Has every run of bytes that this body hands out announced to `delivery`.
+    /// Has every run of bytes that this body hands out announced to `delivery`. With that of a
+    /// wire the body is known to end there, and does not have to find out.
     pub(crate) fn announced_to(mut self, delivery: Delivery) -> Self {
         self.delivery = Some(delivery);
         self
     }
 
-    /// Bytes still to be handed out.
-    pub(crate) fn bytes_left(&self) -> u64 {
-        match &self.rest {
-            Rest::Nothing => 0,
-            Rest::Text(text) => text.len() as u64,
-            Rest::File(range) | Rest::Unmapped(range) => range.len(),
-            Rest::Reading { bytes, .. } => *bytes,
+    /// Has `settle` called with what became of the body: when all of it was sent, or nobody will
+    /// send the rest any more. It must not block. See [`Outcome::on_wire`].
+    #[must_use]
+    pub fn on_end(self, settle: impl FnOnce(Outcome) + Send + 'static) -> Self {
+        let delivery = Delivery::open(self.bytes_left(), Instant::now(), settle);
+        self.announced_to(delivery)
+    }
+
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, SendError>>> {
+        if self.flush == Flush::Due {
+            self.flush = Flush::Done;
+            if !self.left.is_empty() {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+        if let Some(Reading { read, .. }) = &mut self.reading {
+            let finished = ready!(Pin::new(read).poll(cx));
+            self.reading = None;
+            let (chunk, rest) =
+                finished.map_err(|error| SendError::Io(io::Error::other(error)))??;
+            return Poll::Ready(Some(Ok(self.chunk(chunk, rest))));
+        }
+        let Some(part) = self.left.pop_front() else {
+            self.delivery = None;
+            return Poll::Ready(None);
+        };
+        let range = match part {
+            Part::File(range) => range,
+            Part::Bytes(text) => return Poll::Ready(Some(Ok(self.text(text)))),
+            part => return Poll::Ready(Some(Err(unknown(&part)))),
+        };
+        match self.mapped(&range) {
+            // hyper takes a run of any length, and asks the wire to write all of it.
+            Some(bytes) => Poll::Ready(Some(Ok(bytes))),
+            None => self.poll_read(cx, range),
         }
     }
 
-    fn hand_out(&self, bytes: Bytes, copied: bool) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        match &self.delivery {
-            Some(delivery) if copied => delivery.expect_copied(&bytes),
-            Some(delivery) => delivery.expect(&bytes),
-            None => {}
+    fn mapped(&self, range: &FileRange) -> Option<Bytes> {
+        let delivery = self.delivery.as_ref().filter(|delivery| delivery.is_on_wire())?;
+        match range.mapped_bytes() {
+            Ok(bytes) => {
+                delivery.expect(&bytes);
+                Some(bytes)
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the file cannot be mapped: reading it in chunks");
+                None
+            }
         }
-        Poll::Ready(Some(Ok(Frame::data(bytes))))
     }
+
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut range: FileRange,
+    ) -> Poll<Option<Result<Bytes, SendError>>> {
+        // Hot bytes come at once: without a budget a fast peer would keep this thread.
+        let Poll::Ready(budget) = coop::poll_proceed(cx) else {
+            self.left.push_front(Part::File(range));
+            return Poll::Pending;
+        };
+        if let Some(chunk) = range.read_front_now(CHUNK_BYTES)? {
+            budget.made_progress();
+            return Poll::Ready(Some(Ok(self.chunk(chunk, range))));
+        }
+        let bytes = range.len();
+        let read = spawn_blocking(move || {
+            let chunk = range.read_front(CHUNK_BYTES)?;
+            Ok((chunk, range))
+        });
+        self.reading = Some(Reading { read, bytes });
+        self.poll_part(cx)
+    }
+
+    /// A chunk that was read, as it is to be handed out; `rest` is what follows it.
+    fn chunk(&mut self, chunk: Bytes, rest: FileRange) -> Bytes {
+        self.left.push_front(Part::File(rest));
+        let due = chunk.len() as u64 + self.bytes_left();
+        let delivery =
+            self.delivery.get_or_insert_with(|| Delivery::open(due, Instant::now(), drop));
+        if delivery.is_on_wire() {
+            delivery.expect_copied(&chunk);
+            return chunk;
+        }
+        if self.flush == Flush::NothingYet {
+            self.flush = Flush::Due;
+        }
+        delivery.trace(chunk, true)
+    }
+
+    fn text(&self, text: Bytes) -> Bytes {
+        match &self.delivery {
+            None => text,
+            Some(delivery) if delivery.is_on_wire() => {
+                delivery.expect(&text);
+                text
+            }
+            Some(delivery) => delivery.trace(text, false),
+        }
+    }
+}
+
+fn unknown(part: &Part) -> SendError {
+    SendError::Io(io::Error::new(io::ErrorKind::Unsupported, format!("{part:?}")))
 }
 
 impl Body for FileBody {
@@ -88,40 +185,17 @@ impl Body for FileBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        loop {
-            match std::mem::replace(&mut self.rest, Rest::Nothing) {
-                Rest::Nothing => return Poll::Ready(None),
-                Rest::Text(text) => return self.hand_out(text, false),
-                Rest::File(range) => match range.mapped_bytes() {
-                    // hyper takes a run of any length, and asks the wire to write all of it.
-                    Ok(bytes) => return self.hand_out(bytes, false),
-                    Err(error) => {
-                        tracing::debug!(%error, "the file cannot be mapped: reading it in chunks");
-                        self.rest = Rest::Unmapped(range);
-                    }
-                },
-                Rest::Unmapped(range) if range.is_empty() => return Poll::Ready(None),
-                Rest::Unmapped(mut range) => {
-                    let bytes = range.len();
-                    let read = spawn_blocking(move || {
-                        let chunk = range.read_front(CHUNK_BYTES)?;
-                        Ok((chunk, range))
-                    });
-                    self.rest = Rest::Reading { read, bytes };
+        let part = ready!(self.poll_part(cx));
+        Poll::Ready(part.map(|part| match part {
+            Ok(bytes) => Ok(Frame::data(bytes)),
+            Err(error) => {
+                if let Some(delivery) = &self.delivery {
+                    delivery.fail(&error);
                 }
-                Rest::Reading { mut read, bytes } => match Pin::new(&mut read).poll(cx) {
-                    Poll::Pending => {
-                        self.rest = Rest::Reading { read, bytes };
-                        return Poll::Pending;
-                    }
-                    Poll::Ready(finished) => {
-                        let (chunk, range) = finished.map_err(io::Error::other)??;
-                        self.rest = Rest::Unmapped(range);
-                        return self.hand_out(chunk, true);
-                    }
-                },
+                self.left = Payload::new();
+                Err(error.into())
             }
-        }
+        }))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -130,5 +204,23 @@ impl Body for FileBody {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.bytes_left())
+    }
+}
+
+impl From<Payload> for FileBody {
+    fn from(payload: Payload) -> Self {
+        Self { left: payload, ..Self::default() }
+    }
+}
+
+impl From<FileRange> for FileBody {
+    fn from(range: FileRange) -> Self {
+        Payload::new().file(range).into()
+    }
+}
+
+impl From<String> for FileBody {
+    fn from(text: String) -> Self {
+        Payload::new().bytes(text).into()
     }
 }

@@ -43,6 +43,21 @@ pub enum RequestError {
 }
 
 impl RequestError {
+    /// Whether there is nothing that could be sent: what other services call not found. The rest
+    /// are faults of the request's form or of the machine.
+    pub(crate) fn is_not_here(&self) -> bool {
+        match self {
+            Self::Nul
+            | Self::DotDot
+            | Self::Missing
+            | Self::NoIndex
+            | Self::Outside
+            | Self::Permission
+            | Self::NotRegular => true,
+            Self::Method | Self::Exhausted | Self::Io(_) => false,
+        }
+    }
+
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,

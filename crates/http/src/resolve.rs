@@ -12,7 +12,7 @@ use std::{ffi::OsString, io};
 use cap_std::fs::OpenOptionsExt;
 use pagewire_engine::SourceFile;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::error::RequestError;
@@ -73,6 +73,25 @@ impl TargetPath {
         format!("/{}/", encoded.collect::<Vec<_>>().join("/"))
     }
 
+    /// The target of the file that this one stands for: its index, where it is a directory's.
+    pub(crate) fn file(&self) -> Self {
+        if self.directory { self.index() } else { self.clone() }
+    }
+
+    /// The same target as a directory's.
+    pub(crate) fn directory(&self) -> Self {
+        Self { names: self.names.clone(), directory: true }
+    }
+
+    pub(crate) fn is_directory(&self) -> bool {
+        self.directory
+    }
+
+    /// The target of a file beside this one, whose name goes on with `suffix`.
+    pub(crate) fn with_suffix(&self, suffix: &str) -> Self {
+        Self { names: [self.names.as_slice(), suffix.as_bytes()].concat(), directory: false }
+    }
+
     fn index(&self) -> Self {
         let mut names = self.names.clone();
         if !names.is_empty() {
@@ -82,7 +101,8 @@ impl TargetPath {
         Self { names, directory: false }
     }
 
-    fn relative(&self) -> &Path {
+    /// As a path below the root.
+    pub(crate) fn relative(&self) -> &Path {
         Path::new(match self.names.as_slice() {
             b"" => OsStr::new("."),
             names => OsStr::from_bytes(names),
@@ -167,6 +187,32 @@ impl Root {
     }
 }
 
+/// Opens the file at a path that the program chose, not a peer: symbolic links are followed.
+/// `None` where that may have to wait for a disk; then [`open_path`] will.
+pub(crate) fn open_path_cached(path: &Path) -> Option<Result<SourceFile, RequestError>> {
+    let opened = rustix::fs::openat2(CWD, path, OPEN, Mode::empty(), ResolveFlags::CACHED);
+    match opened {
+        Err(Errno::AGAIN | Errno::INVAL | Errno::NOSYS | Errno::PERM) => None,
+        opened => Some(opened.map_err(io::Error::from).map_err(Into::into).and_then(source_of)),
+    }
+}
+
+/// The same, and may wait for a disk.
+pub(crate) fn open_path(path: &Path) -> Result<SourceFile, RequestError> {
+    let opened = rustix::fs::open(path, OPEN, Mode::empty()).map_err(io::Error::from)?;
+    source_of(opened)
+}
+
+fn source_of(opened: OwnedFd) -> Result<SourceFile, RequestError> {
+    SourceFile::new(File::from(opened)).map_err(|error| {
+        if error.kind() == io::ErrorKind::InvalidInput {
+            RequestError::NotRegular
+        } else {
+            error.into()
+        }
+    })
+}
+
 enum LookUpError {
     /// Only openat2 with RESOLVE_CACHED says so.
     CannotTell,
@@ -211,13 +257,7 @@ fn file_type(opened: &OwnedFd) -> io::Result<FileType> {
 }
 
 fn found(opened: OwnedFd, target: TargetPath) -> Result<Found, LookUpError> {
-    let source = SourceFile::new(File::from(opened)).map_err(|error| {
-        if error.kind() == io::ErrorKind::InvalidInput {
-            LookUpError::Request(RequestError::NotRegular)
-        } else {
-            error.into()
-        }
-    })?;
+    let source = source_of(opened).map_err(LookUpError::Request)?;
     let path = PathBuf::from(OsString::from_vec(target.names));
     Ok(Found::File { source, path })
 }

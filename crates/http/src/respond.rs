@@ -5,12 +5,13 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, ETAG, LAST_MODIFIED, LOCATION};
-use http::{HeaderValue, Method, Response, StatusCode};
-use pagewire_engine::{Identity, Modified};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use pagewire_engine::{Identity, Modified, SourceFile};
 
 use crate::body::FileBody;
 use crate::error::RequestError;
-use crate::files::{Entry, OpenFile};
+use crate::files::Entry;
+use crate::partial::narrowed;
 
 /// The header values of a file's responses, made once for many.
 #[derive(Clone, Debug)]
@@ -30,28 +31,37 @@ impl FileHead {
             last_modified: last_modified(identity.modified),
         }
     }
+
+    /// The same with another media type.
+    pub(crate) fn of_type(self, media_type: &HeaderValue) -> Self {
+        Self { media_type: media_type.clone(), ..self }
+    }
 }
 
-/// The response to a request for `entry`.
+/// The response to a request with these `headers` for `entry`.
 pub(crate) fn respond(
     method: &Method,
+    headers: &HeaderMap,
     entry: Result<Entry, RequestError>,
     location: impl FnOnce() -> String,
 ) -> Response<FileBody> {
     let mut response = match entry {
-        Ok(Entry::File(file)) => whole_file(&file),
+        Ok(Entry::File(file)) => {
+            narrowed(whole_file(&file.source, &file.head), &file.source, method, headers)
+        }
         Ok(Entry::DirectoryWithoutSlash) => redirect(&location()),
         Err(error) => refusal(&error),
     };
     if *method == Method::HEAD {
-        *response.body_mut() = FileBody::empty();
+        *response.body_mut() = FileBody::default();
     }
     response
 }
 
-fn whole_file(file: &OpenFile) -> Response<FileBody> {
-    let mut response = Response::new(FileBody::from_range(file.source.whole()));
-    let FileHead { len, media_type, etag, last_modified } = &file.head;
+/// The response that sends all of `source`.
+pub(crate) fn whole_file(source: &SourceFile, head: &FileHead) -> Response<FileBody> {
+    let mut response = Response::new(FileBody::from(source.whole()));
+    let FileHead { len, media_type, etag, last_modified } = head;
     let headers = response.headers_mut();
     headers.insert(CONTENT_LENGTH, len.clone());
     headers.insert(CONTENT_TYPE, media_type.clone());
@@ -62,7 +72,7 @@ fn whole_file(file: &OpenFile) -> Response<FileBody> {
     response
 }
 
-fn redirect(location: &str) -> Response<FileBody> {
+pub(crate) fn redirect(location: &str) -> Response<FileBody> {
     let mut response = text(StatusCode::PERMANENT_REDIRECT, "the directory's name ends in a slash");
     if let Ok(location) = HeaderValue::try_from(location) {
         response.headers_mut().insert(LOCATION, location);
@@ -70,7 +80,7 @@ fn redirect(location: &str) -> Response<FileBody> {
     response
 }
 
-fn refusal(error: &RequestError) -> Response<FileBody> {
+pub(crate) fn refusal(error: &RequestError) -> Response<FileBody> {
     let mut response = text(error.status(), error);
     if response.status() == StatusCode::METHOD_NOT_ALLOWED {
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -78,10 +88,11 @@ fn refusal(error: &RequestError) -> Response<FileBody> {
     response
 }
 
-fn text(status: StatusCode, line: impl std::fmt::Display) -> Response<FileBody> {
+/// One readable line.
+pub(crate) fn text(status: StatusCode, line: impl std::fmt::Display) -> Response<FileBody> {
     let body = format!("{status}: {line}\n");
     let len = body.len();
-    let mut response = Response::new(FileBody::from_text(body));
+    let mut response = Response::new(FileBody::from(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_LENGTH, len.into());
@@ -90,7 +101,7 @@ fn text(status: StatusCode, line: impl std::fmt::Display) -> Response<FileBody> 
 }
 
 /// The media type by the file's extension; text is taken for UTF-8.
-fn media_type(path: &Path) -> HeaderValue {
+pub(crate) fn media_type(path: &Path) -> HeaderValue {
     let Some(media_type) = mime_guess::from_path(path).first_raw() else {
         return HeaderValue::from_static("application/octet-stream");
     };

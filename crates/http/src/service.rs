@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use http::header::CACHE_CONTROL;
-use http::{Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 
 use crate::body::FileBody;
 use crate::error::RequestError;
@@ -32,10 +32,10 @@ impl FileService {
             _ => Err(RequestError::Method),
         };
         match target {
-            Err(error) => respond(method, Err(error), String::new),
+            Err(error) => respond(method, request.headers(), Err(error), String::new),
             Ok(target) => {
-                let found = self.files.find(&target, now, wants_recheck(request)).await;
-                respond(method, found, || match request.uri().query() {
+                let found = self.files.find(&target, now, wants_recheck(request.headers())).await;
+                respond(method, request.headers(), found, || match request.uri().query() {
                     None => target.with_slash(),
                     Some(query) => format!("{}?{query}", target.with_slash()),
                 })
@@ -45,8 +45,8 @@ impl FileService {
 }
 
 /// `Cache-Control: no-cache` (RFC 9111, section 5.2.1.4): nothing is taken for unchanged.
-fn wants_recheck<B>(request: &Request<B>) -> bool {
-    let values = request.headers().get_all(CACHE_CONTROL).into_iter();
+pub(crate) fn wants_recheck(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(CACHE_CONTROL).into_iter();
     let mut values = values.filter_map(|value| value.to_str().ok());
     values.any(|value| {
         value.split(',').any(|directive| directive.trim().eq_ignore_ascii_case("no-cache"))
