@@ -37,9 +37,11 @@ impl Seen {
         self.calls.iter().filter(|call| call.sends_from(self.server.address()))
     }
 
-    /// Bytes of the file that `name` took.
+    /// Bytes of the file that `name` took. A byte under RWF_NOWAIT is a question, whether its page
+    /// can be read now, and goes nowhere.
     fn taken_by(&self, name: &str) -> u64 {
         let takes = self.calls.iter().filter(|call| call.name == name && call.reads(&self.file));
+        let takes = takes.filter(|call| call.bytes() > 1 || !call.arguments.contains("RWF_NOWAIT"));
         takes.map(Call::bytes).sum()
     }
 

@@ -109,7 +109,7 @@ impl Server {
                 tracing::debug!(%address, %error, "connections are paced as the host chose");
             }
             if let Err(error) = pacing::bound_unsent(&listener) {
-                tracing::debug!(%address, %error, "the unsent bytes of connections are not bounded");
+                tracing::debug!(%address, %error, "what connections hold unsent is not bounded");
             }
             listeners.push(listener);
         }
