@@ -5,10 +5,10 @@ use crate::route::{Route, RouteChoice, RouteSet};
 /// File bytes up to this length leave from the mapping, in one system call with what precedes
 /// them; longer ranges go by sendfile.
 ///
-/// On loopback mmap-write is cheaper up to here (3.5 against 3.9 us of CPU for 4 KiB, 6.9 against
-/// 7.3 for 64 KiB) and the difference drowns in the spread beyond, where a copy also pushes
-/// other data out of the processor's caches: `bench/runs/2026-11-22-2core-linux6.18/crossover`.
-pub const SMALL_RANGE_BYTES_MAX: u64 = 64 * 1024;
+/// On loopback the two cost the same at 4 and 8 KiB, where one system call less outweighs the
+/// copy; at 16 KiB sendfile costs 0.87 of mmap-write, at 64 KiB 0.6:
+/// `bench/runs/2026-11-22-2core-linux6.18/crossover`.
+pub const SMALL_RANGE_BYTES_MAX: u64 = 8 * 1024;
 
 /// The most bytes that one step asks the kernel to move.
 ///

@@ -15,7 +15,7 @@ const PAGE_BYTES: u64 = 4096;
 
 /// One page in so many bytes is asked whether it can be read now. What the kernel reads or evicts
 /// at once is usually as large.
-const SAMPLE_BYTES: u64 = 64 * 1024;
+const SAMPLE_BYTES: u64 = 128 * 1024;
 
 /// What is known of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -110,9 +110,11 @@ pub(crate) fn step(
             return Ok(());
         };
         let part = gathered.slices.len();
-        let more = plan.step_bytes as u64 != range.len() || part + 1 < parts.len();
+        let step_bytes = plan.step_bytes.min(room - gathered.bytes);
+        let more = step_bytes as u64 != range.len() || part + 1 < parts.len();
         let mut cost = Cost::default();
-        let outcome = take(sink, Target { socket, more }, &range, plan, &mut cost);
+        let target = Target { socket, more };
+        let outcome = take(sink, target, &range, Plan { step_bytes, ..plan }, &mut cost);
         let bytes = if let Ok(Step::Moved(bytes)) = outcome { bytes as u64 } else { 0 };
         progress.record(part, Some(plan.route), bytes, cost);
         match outcome? {

@@ -442,6 +442,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn no_step_reaches_beyond_its_room() {
+        let (file, content) = source(3_000_000);
+        for choice in choices() {
+            let (socket, mut peer) = UnixStream::pair().unwrap();
+            let mut sink = Sink::new(choice);
+            let parts = [PartRef::Bytes(b"head"), PartRef::File(file.whole())];
+            let mut progress = Progress::default();
+            step(&mut sink, socket.as_fd(), &parts, 5_004, &mut progress).unwrap();
+            assert!(progress.bytes() <= 5_004, "{choice}: {}", progress.bytes());
+            drop(socket);
+            let mut received = Vec::new();
+            peer.read_to_end(&mut received).await.unwrap();
+            assert_eq!(received.len() as u64, progress.bytes(), "{choice}");
+            assert!(received[4..] == content[..received.len() - 4], "{choice}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_delivery_settles_with_what_was_sent() {
         let (file, _) = source(100_000);
         let (socket, peer) = UnixStream::pair().unwrap();
