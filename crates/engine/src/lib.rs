@@ -1,5 +1,6 @@
 //! Moves bytes from files to sockets by the cheapest route the kernel has, and says which.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
+#![cfg_attr(not(feature = "tokio"), expect(dead_code, reason = "rooms that only the wire enters"))]
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("pagewire-engine needs 64-bit Linux: its routes are Linux system calls");
