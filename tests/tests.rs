@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod cli;
+mod cold;
 mod downloads;
 mod faults;
 mod proof;

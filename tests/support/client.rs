@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, SocketType, connect, socket, sockopt};
 use sha2::{Digest as _, Sha256};
 
-use super::{Digest, PATIENCE};
+use super::{Digest, PATIENCE, Server, digest};
 
 /// The head of a response.
 #[derive(Debug)]
@@ -125,6 +125,22 @@ impl Peer {
     pub(crate) fn reset(self) {
         sockopt::set_socket_linger(&self.0, Some(Duration::ZERO)).unwrap();
     }
+}
+
+/// A peer that has asked for `target`.
+pub(crate) fn ask(server: &Server, target: &str) -> Peer {
+    let mut peer = Peer::connect(server.address());
+    peer.get(target);
+    peer
+}
+
+/// Panics unless the body is exactly `content`.
+#[track_caller]
+pub(crate) fn assert_gets(mut peer: Peer, content: &[u8], context: &str) {
+    let answer = peer.answer();
+    assert_eq!(answer.head.status, 200, "{context}");
+    assert_eq!(answer.body.len(), content.len(), "{context}");
+    assert_eq!(digest(&answer.body), digest(content), "{context}");
 }
 
 /// Runs curl without progress, bounded in time; any status but 0 fails the test.

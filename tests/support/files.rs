@@ -1,7 +1,7 @@
 //! Files to serve and the file systems they lie on.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -73,6 +73,13 @@ fn sparse_ends() -> [Vec<u8>; 2] {
 /// An empty directory on whatever file system the build directory is on.
 pub(crate) fn plain_dir() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+/// An empty directory that other users may enter.
+pub(crate) fn open_dir() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+    dir
 }
 
 /// A kind of file system the tests serve from.

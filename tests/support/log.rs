@@ -22,6 +22,8 @@ pub(crate) struct LogLine {
     pub(crate) user_copied: u64,
     pub(crate) calls: u64,
     pub(crate) step_downs: u64,
+    /// Bytes that had to be brought into the page cache first.
+    pub(crate) cold: u64,
 }
 
 impl LogLine {
@@ -47,6 +49,7 @@ impl LogLine {
             user_copied: count("user-copied")?,
             calls: count("calls")?,
             step_downs: count("step-downs").unwrap_or(0),
+            cold: count("cold").unwrap_or(0),
         })
     }
 
@@ -83,6 +86,13 @@ pub(crate) struct Moved {
     pub(crate) user_copied: u64,
 }
 
+/// What had to be brought into the page cache first, by the totals.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cold {
+    pub(crate) bytes: u64,
+    pub(crate) waits: u64,
+}
+
 /// The totals at the end of the server's stdout.
 #[derive(Clone, Debug)]
 pub(crate) struct Totals {
@@ -91,6 +101,7 @@ pub(crate) struct Totals {
     pub(crate) connections: u64,
     pub(crate) routes: BTreeMap<String, Moved>,
     pub(crate) step_downs: u64,
+    pub(crate) cold: Cold,
 }
 
 impl Totals {
@@ -102,11 +113,15 @@ impl Totals {
         };
         let rows = &lines[start + 1..];
         let routes = rows.iter().filter_map(|row| route_row(row)).collect();
-        let step_downs = rows.iter().find(|row| row.trim_start().starts_with("step-downs"))?;
-        let [step_downs] = *numbers(step_downs) else {
+        let row = |name| rows.iter().find(|row| row.trim_start().starts_with(name));
+        let [step_downs] = *numbers(row("step-downs")?) else {
             return None;
         };
-        Some(Totals { responses, aborted, connections, routes, step_downs })
+        let [bytes, waits] = *numbers(row("cold")?) else {
+            return None;
+        };
+        let cold = Cold { bytes, waits };
+        Some(Totals { responses, aborted, connections, routes, step_downs, cold })
     }
 }
 

@@ -2,24 +2,28 @@
 //! here.
 
 mod client;
+mod disk;
 mod files;
 mod log;
 mod netns;
 mod server;
 mod strace;
+mod task;
 
 use std::io::{Write, stderr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-pub(crate) use client::{Answer, Head, Peer, curl, curl_digest};
+pub(crate) use client::{Answer, Head, Peer, ask, assert_gets, curl, curl_digest};
+pub(crate) use disk::{Disk, FileSystem, chill};
 pub(crate) use files::{
-    Digest, GIB, KIB, MIB, Place, digest, noise, plain_dir, sparse, sparse_digest,
+    Digest, GIB, KIB, MIB, Place, digest, noise, open_dir, plain_dir, sparse, sparse_digest,
 };
-pub(crate) use log::{LogLine, Outcome, Totals};
+pub(crate) use log::{Cold, LogLine, Outcome, Totals};
 pub(crate) use netns::{Netns, veth};
 pub(crate) use server::{Server, pagewire, program};
 pub(crate) use strace::{Call, Trace};
+pub(crate) use task::{Task, cold_threads, resident_bytes, tasks};
 
 /// Every route by name, as `--route` takes it.
 pub(crate) const ROUTES: [&str; 4] = ["sendfile", "splice", "mmap-write", "read-write"];

@@ -2,8 +2,9 @@
 //!
 //! The trace starts when the server already runs: the measuring it does on start is not in it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -55,6 +56,11 @@ impl Call {
         takes && self.argument(position).ends_with(&format!("<{}>", path.display()))
     }
 
+    /// Whether it brings bytes of the file `path` into the page cache and nowhere else.
+    pub(crate) fn brings_in(&self, path: &Path) -> bool {
+        self.name == "sendfile" && self.argument(0).contains("/dev/null") && self.reads(path)
+    }
+
     fn argument(&self, position: usize) -> &str {
         self.arguments.split(", ").nth(position).unwrap_or("")
     }
@@ -91,18 +97,30 @@ impl Trace {
     }
 
     /// Detaches and returns the calls, in order within each thread.
-    pub(crate) fn finish(mut self) -> Vec<Call> {
+    pub(crate) fn finish(self) -> Vec<Call> {
+        self.finish_by_thread().into_values().flatten().collect()
+    }
+
+    /// Detaches and returns the calls of each thread, by its number.
+    pub(crate) fn finish_by_thread(mut self) -> BTreeMap<u32, Vec<Call>> {
         kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
         self.child.wait().unwrap();
-        self.calls()
+        self.calls_by_thread()
     }
 
     /// The calls so far, in order within each thread.
     pub(crate) fn calls(&self) -> Vec<Call> {
+        self.calls_by_thread().into_values().flatten().collect()
+    }
+
+    fn calls_by_thread(&self) -> BTreeMap<u32, Vec<Call>> {
         let files = std::fs::read_dir(self.home.path()).unwrap();
-        let lines: Vec<String> =
-            files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect();
-        lines.iter().flat_map(|text| text.lines()).filter_map(Call::parse).collect()
+        let calls_in = |path: PathBuf| {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let thread = path.extension()?.to_str()?.parse().ok()?;
+            Some((thread, text.lines().filter_map(Call::parse).collect()))
+        };
+        files.filter_map(|file| calls_in(file.unwrap().path())).collect()
     }
 }
 
