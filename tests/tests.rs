@@ -6,6 +6,7 @@ mod cold;
 mod downloads;
 mod faults;
 mod proof;
+mod stuck;
 mod support;
 mod syscalls;
 mod tidy;

@@ -2,11 +2,12 @@
 //! their disks slow, stuck or broken. Guards take everything away again, after a panic too.
 
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use rustix::fs::{Advice, fadvise};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::files::open_dir;
@@ -150,6 +151,14 @@ impl Disk {
         fadvise(File::open(self.join(name)).unwrap(), 0, None, Advice::DontNeed).unwrap();
     }
 
+    /// Brings in the first `len` bytes of a file, and no more.
+    pub(crate) fn warm(&self, name: &str, len: u64) {
+        let file = File::open(self.join(name)).unwrap();
+        // No readahead.
+        fadvise(&file, 0, None, Advice::Random).unwrap();
+        file.read_exact_at(&mut vec![0; usize::try_from(len).unwrap()], 0).unwrap();
+    }
+
     /// How large its disk is.
     pub(crate) fn len(&self) -> u64 {
         DISK_BYTES
@@ -164,6 +173,25 @@ impl Disk {
     pub(crate) fn break_off(&self, len: u64) {
         let image = &self.device.as_ref().unwrap().image;
         File::options().write(true).open(image).unwrap().set_len(len).unwrap();
+    }
+
+    /// Lets the process that serves this FUSE file system hang until the guard is dropped.
+    #[must_use]
+    pub(crate) fn hang(&self) -> Hung {
+        let daemon = Pid::from_child(self.mount.daemon.as_ref().unwrap());
+        kill_process(daemon, Signal::STOP).unwrap();
+        Hung(daemon)
+    }
+}
+
+/// Goes on when dropped. Declare it after whatever may wait for the file system, so that it
+/// goes first.
+#[derive(Debug)]
+pub(crate) struct Hung(Pid);
+
+impl Drop for Hung {
+    fn drop(&mut self) {
+        kill_process(self.0, Signal::CONT).unwrap();
     }
 }
 
@@ -226,6 +254,12 @@ impl LoopDevice {
         let node = String::from_utf8(output.stdout).unwrap().trim().to_owned();
         LoopDevice { node, image }
     }
+
+    /// Its major and minor number.
+    fn number(&self) -> String {
+        let device = std::fs::metadata(&self.node).unwrap().rdev();
+        format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device))
+    }
 }
 
 impl Drop for LoopDevice {
@@ -237,6 +271,78 @@ impl Drop for LoopDevice {
         if wait_for(detach).is_none() {
             eprintln!("{} is still attached", self.node);
         }
+    }
+}
+
+/// A cgroup (version 1) whose processes read from disks as slowly as it is told; removed when
+/// dropped. Declare it before the server in it.
+#[derive(Debug)]
+pub(crate) struct Blkio(PathBuf);
+
+impl Blkio {
+    /// A new group; `None`, loudly, if impossible.
+    #[track_caller]
+    pub(crate) fn new(name: &str) -> Option<Blkio> {
+        let parent = Path::new("/sys/fs/cgroup/blkio");
+        if !need_root("limiting a disk") {
+            return None;
+        }
+        if !parent.join("blkio.throttle.read_bps_device").exists() {
+            skip("no cgroup can limit a disk: blkio (cgroup version 1) is not mounted");
+            return None;
+        }
+        let group = parent.join(format!("pagewire-{}-{name}", std::process::id()));
+        std::fs::create_dir(&group).unwrap();
+        Some(Blkio(group))
+    }
+
+    /// A command that runs the program and arguments added to it as one of the group.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", r#"echo $$ >"$0" && exec "$@""#]).arg(self.0.join("cgroup.procs"));
+        command
+    }
+
+    /// Lets reads of `disk` all but stop, until the guard is dropped.
+    #[must_use]
+    pub(crate) fn stick(&self, disk: &Disk) -> Slow<'_> {
+        self.slow_down(disk, 1)
+    }
+
+    /// Limits reads of `disk`, until the guard is dropped.
+    #[must_use]
+    pub(crate) fn slow_down(&self, disk: &Disk, bytes_a_second: u64) -> Slow<'_> {
+        let device = disk.device.as_ref().unwrap().number();
+        self.limit(&device, bytes_a_second);
+        Slow { group: self, device }
+    }
+
+    fn limit(&self, device: &str, bytes_a_second: u64) {
+        let file = self.0.join("blkio.throttle.read_bps_device");
+        std::fs::write(file, format!("{device} {bytes_a_second}")).unwrap();
+    }
+}
+
+impl Drop for Blkio {
+    fn drop(&mut self) {
+        // The last of its processes may be on its way out.
+        if wait_for(|| std::fs::remove_dir(&self.0).ok()).is_none() {
+            eprintln!("{} stays", self.0.display());
+        }
+    }
+}
+
+/// A disk that gives little or nothing; it goes on when this is dropped. Declare it after the
+/// server that reads the disk: what waits for a disk cannot be killed.
+#[derive(Debug)]
+pub(crate) struct Slow<'a> {
+    group: &'a Blkio,
+    device: String,
+}
+
+impl Drop for Slow<'_> {
+    fn drop(&mut self) {
+        self.group.limit(&self.device, 0);
     }
 }
 

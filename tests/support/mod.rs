@@ -15,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub(crate) use client::{Answer, Head, Peer, ask, assert_gets, curl, curl_digest};
-pub(crate) use disk::{Disk, FileSystem, chill};
+pub(crate) use disk::{Blkio, Disk, FileSystem, chill};
 pub(crate) use files::{
     Digest, GIB, KIB, MIB, Place, digest, noise, open_dir, plain_dir, sparse, sparse_digest,
 };
@@ -23,7 +23,7 @@ pub(crate) use log::{Cold, LogLine, Outcome, Totals};
 pub(crate) use netns::{Netns, veth};
 pub(crate) use server::{Server, pagewire, program};
 pub(crate) use strace::{Call, Trace};
-pub(crate) use task::{Task, cold_threads, resident_bytes, tasks};
+pub(crate) use task::{Task, cold_threads, descriptors, event_loop, resident_bytes, tasks};
 
 /// Every route by name, as `--route` takes it.
 pub(crate) const ROUTES: [&str; 4] = ["sendfile", "splice", "mmap-write", "read-write"];
