@@ -49,10 +49,13 @@ impl Call {
         !self.name.contains("read") && self.argument(position).contains(&format!("[{address}->"))
     }
 
-    /// Whether it takes bytes out of the file `path`.
+    /// Whether it takes bytes out of the file `path`. To read one byte only if that is cached is to
+    /// ask whether it is.
     pub(crate) fn reads(&self, path: &Path) -> bool {
         let position = usize::from(self.name == "sendfile");
-        let takes = self.name.contains("read") || self.name.contains("splice") || position == 1;
+        let asks = self.arguments.ends_with("RWF_NOWAIT") && self.returned <= 1;
+        let reads = self.name.contains("read") && !asks;
+        let takes = reads || self.name.contains("splice") || position == 1;
         takes && self.argument(position).ends_with(&format!("<{}>", path.display()))
     }
 
