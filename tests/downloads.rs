@@ -14,7 +14,8 @@ use super::support::{
     heavy, need, noise, plain_dir, program, sparse, sparse_digest, wait_until,
 };
 
-/// Sizes around a page, around the crossover to sendfile, around 64 KiB, and one of several MiB that no page divides.
+/// Sizes around a page, around the crossover to sendfile, around 64 KiB, and one of several MiB
+/// that no page divides.
 const SIZES: [u64; 12] =
     [0, 1, 4095, 4096, 4097, 8191, 8192, 8193, 65_535, 65_536, 65_537, 5 * MIB + 1234 + 1];
 
