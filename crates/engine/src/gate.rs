@@ -77,16 +77,17 @@ impl Gate {
         let covering = |fetch: &Fetch| fetch.covers(range.position(), source);
         let wanted = match self.wanted.take().filter(covering) {
             Some(wanted) => wanted,
-            None => match self.ahead.take().filter(covering) {
-                Some(ahead) => self.want(ahead),
-                None => match self.ask(range) {
-                    Some(hot) => return Poll::Ready(Ok(hot)),
-                    None => {
+            None => {
+                let ahead = self.ahead.take().filter(covering);
+                match (self.ask(range), ahead) {
+                    (Some(hot), _) => return Poll::Ready(Ok(hot)),
+                    (None, Some(ahead)) => self.want(ahead),
+                    (None, None) => {
                         source.read_only_when_asked();
                         self.want(Fetch::begin(&range.front(WINDOW_BYTES), Urgency::Now))
                     }
-                },
-            },
+                }
+            }
         };
         match wanted.poll(cx) {
             Poll::Pending => {
