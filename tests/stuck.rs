@@ -130,9 +130,17 @@ fn a_stuck_disk_holds_up_no_hot_client() {
     let Some(stage) = Stage::set("stuck") else { return };
     let before = event_loop(&stage.server).read_bytes;
     check_stuck(&stage);
-    assert_eq!(event_loop(&stage.server).read_bytes, before, "the event loop asks no disk");
+    assert_asked_no_disk(&stage.server, before);
     let read: u64 = cold_threads(&stage.server).iter().map(|task| task.read_bytes).sum();
     assert!(read >= COLD_FILES * COLD_LEN, "the cold pool read {read} bytes");
+}
+
+/// The event loop read no file that it serves since it had read `before` bytes. Pages of its own
+/// program it may: the host can take those away at any time.
+fn assert_asked_no_disk(server: &Server, before: u64) {
+    const OWN_CODE_MAX: u64 = 128 << 10;
+    let read = event_loop(server).read_bytes - before;
+    assert!(read < OWN_CODE_MAX, "the event loop read {read} bytes from a disk");
 }
 
 const NOBODY: [&str; 4] = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
@@ -223,7 +231,7 @@ fn the_event_loop_never_waits_for_a_slow_disk() {
         }
     });
     assert!(stuck > 0, "the disk was not slow enough to be seen waiting for in {looks} looks");
-    assert_eq!(event_loop(server).read_bytes, before, "the event loop asks no disk");
+    assert_asked_no_disk(server, before);
     drop(slow);
 }
 
