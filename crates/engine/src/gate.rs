@@ -141,6 +141,7 @@ impl Gate {
         self.known = Some((source.clone(), end));
     }
 
+    /// Has this socket wait for `fetch`, and counts that.
     fn want(&mut self, fetch: Fetch) -> Fetch {
         fetch.hurry();
         self.cold.waits += 1;

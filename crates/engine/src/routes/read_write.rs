@@ -9,8 +9,8 @@ use super::{Cost, Step, Target, refusal_or_error};
 use crate::source::FileRange;
 
 /// Large enough that the two calls do not show, small enough that what pread copied is still in
-/// the processor's cache when send copies it: 23 cs/GB, against 26 with half of it and 24 with
-/// twice as much (`bench/runs/2026-11-22-2core-linux6.18/buffers`).
+/// the processor's cache when send copies it. From 128 to 512 KiB the cost is the same within the
+/// spread, 34 to 36 cs/GB; below it rises to 40 (`bench/runs/2026-11-22-2core-linux6.18/buffers`).
 const BUFFER_BYTES: usize = 256 * 1024;
 
 thread_local! {
