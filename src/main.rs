@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod flags;
+mod lab;
 mod serve;
 
 use std::process::ExitCode;

@@ -1,0 +1,3 @@
+//! `pagewire lab`: experiments, and the report that shows what they measured.
+
+mod report;

@@ -1,0 +1,171 @@
+//! PURE: what the lab measured. This is what `--json` writes and `--from` reads, so a name or a
+//! field that changes its meaning raises `SCHEMA`; docs/lab.md has every one.
+
+use serde::{Deserialize, Serialize};
+
+use super::figure::Cell;
+use super::unit::Unit;
+
+/// Raised when a reader of the last one would misread a report.
+pub(crate) const SCHEMA: u32 = 1;
+
+/// One run of the lab.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) schema: u32,
+    /// The version that measured.
+    pub(crate) pagewire: String,
+    /// What to type to measure again.
+    pub(crate) command: String,
+    /// RFC 3339.
+    pub(crate) started: String,
+    pub(crate) seconds: f64,
+    /// Whether somebody stopped it: what is there was measured, but not all is there.
+    pub(crate) interrupted: bool,
+    pub(crate) machine: Machine,
+    pub(crate) experiments: Vec<Experiment>,
+}
+
+/// Where it was measured. A fact that the system does not tell is None.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Machine {
+    /// Name and release, such as "Linux 6.18.44".
+    pub(crate) kernel: String,
+    pub(crate) processor: Option<String>,
+    /// Those that the lab may run on.
+    pub(crate) processors: u32,
+    pub(crate) memory_bytes: Option<u64>,
+    /// The host's default.
+    pub(crate) congestion_control: Option<String>,
+    /// Of the folder that the lab's files are made in.
+    pub(crate) file_system: Option<String>,
+    pub(crate) root: bool,
+}
+
+/// One question, and what came out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Experiment {
+    /// As on the command line.
+    pub(crate) name: String,
+    pub(crate) title: String,
+    pub(crate) question: String,
+    /// The answer in a sentence, made from the figures; or why there is none.
+    pub(crate) finding: String,
+    pub(crate) tables: Vec<Table>,
+    pub(crate) charts: Vec<Chart>,
+    /// How it was measured, and what could not be.
+    pub(crate) notes: Vec<String>,
+    pub(crate) seconds: f64,
+}
+
+/// Rows are told apart by their keys; each has a cell for each column.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Table {
+    /// Unique in its experiment.
+    pub(crate) name: String,
+    pub(crate) title: String,
+    pub(crate) keys: Vec<Column>,
+    pub(crate) columns: Vec<Column>,
+    pub(crate) rows: Vec<Row>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Column {
+    /// Stable, snake_case, ends in the unit: "cpu_cs_per_gb".
+    pub(crate) name: String,
+    pub(crate) title: String,
+    /// None for words. A key with a unit is a plain number in its rows, such as "4096".
+    pub(crate) unit: Option<Unit>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Row {
+    pub(crate) keys: Vec<String>,
+    pub(crate) cells: Vec<Cell>,
+}
+
+/// A picture of one table of the same experiment: keys and columns by their names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(crate) enum Chart {
+    /// A bar a row, in the order of the rows; rows that are equal in the key `group` stand
+    /// together, and all bars share one scale.
+    Bars {
+        title: String,
+        table: String,
+        group: Option<String>,
+        label: String,
+        column: String,
+        /// The label whose bars are drawn in the colour that stands out.
+        ours: Option<String>,
+    },
+    /// A line for each value of the key `series`, over the key `x`, whose unit makes it a number
+    /// and whose axis is logarithmic.
+    Lines {
+        title: String,
+        table: String,
+        x: String,
+        series: String,
+        column: String,
+        scale: Scale,
+        marks: Vec<Mark>,
+    },
+    /// The copies and switches of each row, drawn. The table has the columns of
+    /// `textbook_columns`, a key "route", and any other keys.
+    Textbook { title: String, table: String },
+}
+
+/// The upright axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Scale {
+    /// From zero.
+    Linear,
+    Log,
+}
+
+/// A place on the level axis that has a meaning, such as the size where the engine changes routes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Mark {
+    pub(crate) at: f64,
+    pub(crate) label: String,
+}
+
+/// What `Chart::Textbook` draws; a table may have more. Of the copies each is the bytes copied by
+/// the processor at that place for each byte sent: 0 where it went by reference.
+pub(crate) fn textbook_columns() -> Vec<Column> {
+    vec![
+        Column::new("switches_per_step", "switches a step", Unit::Switches),
+        Column::new("copies_into_process", "copies into the process", Unit::Copies),
+        Column::new("copies_into_socket", "copies into the socket", Unit::Copies),
+        Column::new("copies_for_device", "copies for the device", Unit::Copies),
+        Column::new("cpu_cs_per_gb", "CPU per GB", Unit::CentisecondsPerGigabyte),
+        Column::new("rate_bytes_per_second", "rate", Unit::BytesPerSecond),
+    ]
+}
+
+impl Column {
+    pub(crate) fn new(name: &str, title: &str, unit: Unit) -> Self {
+        Self { name: name.to_owned(), title: title.to_owned(), unit: Some(unit) }
+    }
+
+    /// One of words.
+    pub(crate) fn words(name: &str, title: &str) -> Self {
+        Self { name: name.to_owned(), title: title.to_owned(), unit: None }
+    }
+}
+
+impl Table {
+    pub(crate) fn new(name: &str, title: &str, keys: Vec<Column>, columns: Vec<Column>) -> Self {
+        let (name, title) = (name.to_owned(), title.to_owned());
+        Self { name, title, keys, columns, rows: Vec::new() }
+    }
+
+    /// As many keys and cells as the table has keys and columns.
+    pub(crate) fn push(&mut self, keys: &[&str], cells: Vec<Cell>) {
+        debug_assert_eq!(keys.len(), self.keys.len(), "keys of a row of {}", self.name);
+        debug_assert_eq!(cells.len(), self.columns.len(), "cells of a row of {}", self.name);
+        let keys = keys.iter().map(|&key| key.to_owned()).collect();
+        self.rows.push(Row { keys, cells });
+    }
+}
