@@ -1,11 +1,13 @@
 //! `pagewire lab`: experiments, and the report that shows what they measured.
 //! Here: what is run, what is written, and how it ends.
 
+mod disk_limit;
 mod experiments;
 mod files;
 mod load;
 mod machine;
 mod netns;
+mod passage;
 mod peers;
 mod place;
 mod process;
@@ -14,6 +16,8 @@ mod samples;
 mod server;
 mod stage;
 mod stop;
+mod trace;
+mod veth;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -41,7 +45,7 @@ pub(crate) fn run(flags: &LabFlags) -> anyhow::Result<()> {
     let outputs = Outputs::open(flags)?;
     raise_descriptor_limit().context("cannot raise the limit of open descriptors")?;
     let stage = Stage::set(flags, Stop::catch()?)?;
-    stage.files.check_room(topics.iter().map(|topic| experiments::bytes(*topic, &stage)).sum())?;
+    stage.files.check_room(experiments::bytes_on_disk(&topics, &stage))?;
     let report = measure(&topics, &stage);
     let faults = stage.faults();
     // Its files are of no use any more, whatever becomes of the report.
@@ -63,7 +67,12 @@ fn topics(flags: &LabFlags) -> Vec<Topic> {
     }
     .to_owned();
     let mut seen = Vec::new();
-    topics.retain(|topic| !seen.contains(topic) && { seen.push(*topic); true });
+    topics.retain(|topic| {
+        !seen.contains(topic) && {
+            seen.push(*topic);
+            true
+        }
+    });
     topics
 }
 
