@@ -13,6 +13,7 @@ use crate::flags::{Command, Flags};
 
 fn main() -> ExitCode {
     let ran = match Flags::parse().command {
+        Command::Lab(flags) => lab::run(&flags),
         Command::Serve(flags) => serve::run(&flags),
     };
     match ran {

@@ -1,9 +1,11 @@
 //! The command line, as clap parses it. One file a command; no work is done here.
 
+mod lab;
 mod serve;
 
 use clap::{Parser, Subcommand};
 
+pub(crate) use lab::{LabFlags, Topic};
 pub(crate) use serve::ServeFlags;
 
 /// Serves files with the fewest copies the kernel allows, and says which way each byte took.
@@ -16,5 +18,6 @@ pub(crate) struct Flags {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Lab(LabFlags),
     Serve(ServeFlags),
 }

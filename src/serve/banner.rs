@@ -59,7 +59,7 @@ fn routes_here(directory: &Path) -> String {
 }
 
 /// The type of the file system that `path` lies on, by the longest mount point above it.
-fn file_system_of(path: &Path) -> Option<String> {
+pub(crate) fn file_system_of(path: &Path) -> Option<String> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
     let mounts = mounts.lines().filter_map(|line| {
         // proc(5): the fifth field is the mount point; the type follows a lone dash.
