@@ -58,6 +58,16 @@ impl Figure {
         if distance == 0.0 { 0.0 } else { (distance / self.median()).abs() }
     }
 
+    /// "(5%)"; empty when there is nothing between the lowest and the highest round.
+    pub(crate) fn print_spread(&self) -> String {
+        match self.spread() * 100.0 {
+            0.0 => String::new(),
+            percent if percent < 0.5 => "(<1%)".to_owned(),
+            percent if percent > 999.0 => "(>999%)".to_owned(),
+            percent => format!("({percent:.0}%)"),
+        }
+    }
+
     /// Whether the rounds lie too far apart to be relied on. One round cannot tell.
     pub(crate) fn is_noisy(&self) -> bool {
         self.spread() > NOISY_SPREAD

@@ -2,12 +2,30 @@
 //! The experiments fill `model.rs`; each other file is one way to show it.
 #![expect(dead_code, unused_imports, reason = "the experiments that fill it come next")]
 
+mod axis;
+mod bars;
+mod chart;
 mod figure;
+mod lines;
+mod long_form;
 mod model;
+mod page;
+mod read;
+#[cfg(test)]
+mod samples;
+mod strip;
+mod svg;
+mod terminal;
+mod textbook;
 mod unit;
 
+pub(crate) use chart::pictures;
 pub(crate) use figure::{Cell, Figure, NOISY_SPREAD};
+pub(crate) use long_form::csv;
 pub(crate) use model::{
     Chart, Column, Experiment, Machine, Mark, Report, Row, SCHEMA, Scale, Table, textbook_columns,
 };
+pub(crate) use page::html;
+pub(crate) use read::{Broken, Unreadable};
+pub(crate) use terminal::{Paint, text};
 pub(crate) use unit::{Better, Unit};

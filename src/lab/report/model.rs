@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::figure::Cell;
-use super::unit::Unit;
+use super::unit::{Unit, digits};
 
 /// Raised when a reader of the last one would misread a report.
 pub(crate) const SCHEMA: u32 = 1;
@@ -89,7 +89,7 @@ pub(crate) struct Row {
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum Chart {
     /// A bar a row, in the order of the rows; rows that are equal in the key `group` stand
-    /// together, and all bars share one scale.
+    /// together and share a scale.
     Bars {
         title: String,
         table: String,
@@ -153,6 +153,59 @@ impl Column {
     pub(crate) fn words(name: &str, title: &str) -> Self {
         Self { name: name.to_owned(), title: title.to_owned(), unit: None }
     }
+
+    /// A number without its unit, where the head of the column has that.
+    pub(crate) fn print(&self, value: f64) -> String {
+        self.unit.map_or_else(|| digits(value), |unit| unit.print(value))
+    }
+
+    /// A number with its unit.
+    pub(crate) fn print_whole(&self, value: f64) -> String {
+        match self.unit.map_or("", Unit::symbol) {
+            "" => self.print(value),
+            symbol if symbol.starts_with('/') => format!("{}{symbol}", self.print(value)),
+            symbol => format!("{} {symbol}", self.print(value)),
+        }
+    }
+
+    /// A key as people read it: with its unit if it has one, else as it is.
+    pub(crate) fn print_key(&self, key: &str) -> String {
+        let number = key.parse().ok().filter(|number: &f64| number.is_finite());
+        match (self.unit, number) {
+            (Some(_), Some(number)) => self.print_whole(number),
+            (Some(_), None) | (None, _) => key.to_owned(),
+        }
+    }
+}
+
+impl Row {
+    /// Why all of it is missing, if it is for one reason.
+    pub(crate) fn missing(&self) -> Option<&str> {
+        let mut reasons = self.cells.iter().map(|cell| match cell {
+            Cell::Missing(why) => Some(why.as_str()),
+            Cell::Measured(_) | Cell::Said(_) => None,
+        });
+        let first = reasons.next()??;
+        reasons.all(|reason| reason == Some(first)).then_some(first)
+    }
+}
+
+impl Chart {
+    pub(crate) fn title(&self) -> &str {
+        match self {
+            Self::Bars { title, .. } | Self::Lines { title, .. } | Self::Textbook { title, .. } => {
+                title
+            }
+        }
+    }
+
+    pub(crate) fn table(&self) -> &str {
+        match self {
+            Self::Bars { table, .. } | Self::Lines { table, .. } | Self::Textbook { table, .. } => {
+                table
+            }
+        }
+    }
 }
 
 impl Table {
@@ -167,5 +220,15 @@ impl Table {
         debug_assert_eq!(cells.len(), self.columns.len(), "cells of a row of {}", self.name);
         let keys = keys.iter().map(|&key| key.to_owned()).collect();
         self.rows.push(Row { keys, cells });
+    }
+
+    /// Where in a row's keys the one of this name stands.
+    pub(crate) fn key(&self, name: &str) -> Option<usize> {
+        self.keys.iter().position(|key| key.name == name)
+    }
+
+    /// Where in a row's cells the column of this name stands.
+    pub(crate) fn column(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|column| column.name == name)
     }
 }

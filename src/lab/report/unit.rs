@@ -99,6 +99,12 @@ impl Unit {
     }
 }
 
+/// A count of bytes, in powers of 1024.
+#[expect(clippy::cast_precision_loss, reason = "three digits of it are shown")]
+pub(crate) fn print_bytes(bytes: u64) -> String {
+    Unit::Bytes.print(bytes as f64)
+}
+
 /// In the largest of the units, each `step` times the one before, that leaves a digit before the
 /// point.
 fn scaled(value: f64, step: f64, units: &[&str]) -> String {
