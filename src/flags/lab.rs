@@ -54,6 +54,14 @@ pub(crate) struct LabFlags {
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
 
+    /// Write each chart as a file of its own
+    #[arg(long, value_name = "DIR")]
+    pub(crate) svg: Option<PathBuf>,
+
+    /// Measure nothing: show or write the report that --json wrote
+    #[arg(long, value_name = "FILE", conflicts_with = "experiments")]
+    pub(crate) from: Option<PathBuf>,
+
     /// Print how the servers are started and configured, and measure nothing
     #[arg(long)]
     pub(crate) show_config: bool,
