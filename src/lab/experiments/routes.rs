@@ -13,7 +13,7 @@ use crate::lab::peers::Peer;
 use crate::lab::place::Place;
 use crate::lab::report::{Cell, Chart, Column, Experiment, Table, Unit, textbook_columns};
 use crate::lab::samples::Samples;
-use crate::lab::server::Server;
+use crate::lab::server::{START_PATIENCE, Server};
 use crate::lab::stage::Stage;
 use crate::lab::stop::Stopped;
 use crate::lab::trace::{Calls, Trace};
@@ -250,7 +250,7 @@ fn traced(stage: &Stage<'_>, server: &Server, target: &Target) -> anyhow::Result
     stage.client.run(|| {
         let mut client = Clients::open(load, &stage.stop)?;
         let trace = Trace::attach(server.pid(), &stage.stop)?;
-        client.ask_once(crate::lab::server::START_PATIENCE, &stage.stop)?;
+        client.ask_once(0, START_PATIENCE, &stage.stop)?;
         trace.finish()
     })
 }
