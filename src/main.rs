@@ -10,6 +10,11 @@ use clap::Parser;
 
 use crate::flags::{Command, Flags};
 
+/// It gives memory back: what ten thousand connections needed while they were busy, the C
+/// library's keeps, because something small still lies on every page of it.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let ran = match Flags::parse().command {
         Command::Serve(flags) => serve::run(&flags),

@@ -5,6 +5,7 @@ mod cli;
 mod cold;
 mod downloads;
 mod faults;
+mod idle;
 mod proof;
 mod stuck;
 mod support;
