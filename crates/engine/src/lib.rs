@@ -24,6 +24,7 @@ mod wire;
 
 pub mod blocking;
 pub mod pacing;
+pub mod probe;
 pub mod proof;
 
 pub use delivery::{Delivery, Ledger, Outcome};

@@ -5,4 +5,6 @@
 )]
 
 pub(crate) mod cachestat;
+pub(crate) mod io_uring;
 pub(crate) mod mapping;
+pub(crate) mod sockopt;
