@@ -23,6 +23,8 @@ mod transfer;
 mod wire;
 
 pub mod blocking;
+#[cfg(feature = "device")]
+pub mod device;
 pub mod pacing;
 pub mod probe;
 pub mod proof;
