@@ -1,7 +1,9 @@
 //! The `pagewire` program: parse, run one command, exit code.
 #![forbid(unsafe_code)]
 
+mod doctor;
 mod flags;
+mod mount;
 mod serve;
 
 use std::process::ExitCode;
@@ -17,6 +19,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let ran = match Flags::parse().command {
+        Command::Doctor(flags) => return doctor::run(&flags),
         Command::Serve(flags) => serve::run(&flags),
     };
     match ran {

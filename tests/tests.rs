@@ -3,6 +3,7 @@
 
 mod cli;
 mod cold;
+mod doctor;
 mod downloads;
 mod faults;
 mod idle;
