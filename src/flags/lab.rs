@@ -54,6 +54,20 @@ pub(crate) struct LabFlags {
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
 
+    /// Write each chart as an SVG file into this folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) svg: Option<PathBuf>,
+
+    /// Measure nothing: show or write again what an earlier run wrote with --json
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = [
+            "experiments", "size", "connections", "seconds", "rounds", "verify", "dir", "show_config"
+        ]
+    )]
+    pub(crate) from: Option<PathBuf>,
+
     /// Print how the servers are started and configured, and measure nothing
     #[arg(long)]
     pub(crate) show_config: bool,

@@ -6,6 +6,7 @@ mod files;
 mod load;
 mod machine;
 mod netns;
+mod outputs;
 mod peers;
 mod place;
 mod process;
@@ -16,9 +17,7 @@ mod stage;
 mod stop;
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::Write;
-use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
@@ -27,6 +26,7 @@ use jiff::Timestamp;
 use pagewire_http::raise_descriptor_limit;
 
 use crate::flags::{LabFlags, Topic};
+use crate::lab::outputs::Outputs;
 use crate::lab::report::{Experiment, Report, SCHEMA};
 use crate::lab::stage::Stage;
 use crate::lab::stop::{Stop, Stopped};
@@ -35,6 +35,11 @@ pub(crate) fn run(flags: &LabFlags) -> anyhow::Result<()> {
     if flags.show_config {
         let shown = peers::shown()?;
         return std::io::stdout().write_all(shown.as_bytes()).context("cannot print");
+    }
+    if let Some(path) = &flags.from {
+        // Read before files are opened: one of them may be the same.
+        let report = outputs::read(path)?;
+        return Outputs::open(flags)?.write(&report);
     }
     let topics = topics(flags);
     check_peers(flags)?;
@@ -63,7 +68,12 @@ fn topics(flags: &LabFlags) -> Vec<Topic> {
     }
     .to_owned();
     let mut seen = Vec::new();
-    topics.retain(|topic| !seen.contains(topic) && { seen.push(*topic); true });
+    topics.retain(|topic| {
+        !seen.contains(topic) && {
+            seen.push(*topic);
+            true
+        }
+    });
     topics
 }
 
@@ -121,38 +131,4 @@ fn command() -> String {
     let words = std::env::args_os().skip(1).map(OsString::into_string);
     let words = words.map(|word| word.unwrap_or_else(|word| word.to_string_lossy().into_owned()));
     ["pagewire".to_owned()].into_iter().chain(words).collect::<Vec<_>>().join(" ")
-}
-
-/// The files of the report, opened before anything is measured: ten minutes are not to be lost
-/// for a missing folder.
-struct Outputs {
-    json: Option<File>,
-    csv: Option<File>,
-    html: Option<File>,
-}
-
-impl Outputs {
-    fn open(flags: &LabFlags) -> anyhow::Result<Self> {
-        let open = |path: Option<&Path>| path.map(create).transpose();
-        Ok(Self {
-            json: open(flags.json.as_deref())?,
-            csv: open(flags.csv.as_deref())?,
-            html: open(flags.html.as_deref())?,
-        })
-    }
-
-    fn write(self, report: &Report) -> anyhow::Result<()> {
-        let json = serde_json::to_string_pretty(report)?;
-        for (file, text) in [(self.json, &json)] {
-            if let Some(mut file) = file {
-                file.write_all(text.as_bytes()).context("cannot write the report")?;
-            }
-        }
-        println!("{json}");
-        Ok(())
-    }
-}
-
-fn create(path: &Path) -> anyhow::Result<File> {
-    File::create(path).with_context(|| format!("cannot write {}", path.display()))
 }

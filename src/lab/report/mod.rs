@@ -1,6 +1,5 @@
 //! What the lab measured, and how it is shown. All of it is PURE: values in, text out.
 //! The experiments fill `model.rs`; each other file is one way to show it.
-#![expect(dead_code, unused_imports, reason = "the experiments that fill it come next")]
 
 mod axis;
 mod bars;
@@ -20,12 +19,11 @@ mod textbook;
 mod unit;
 
 pub(crate) use chart::pictures;
-pub(crate) use figure::{Cell, Figure, NOISY_SPREAD};
+pub(crate) use figure::{Cell, Figure};
 pub(crate) use long_form::csv;
 pub(crate) use model::{
-    Chart, Column, Experiment, Machine, Mark, Report, Row, SCHEMA, Scale, Table, textbook_columns,
+    Chart, Column, Experiment, Machine, Mark, Report, SCHEMA, Scale, Table, textbook_columns,
 };
 pub(crate) use page::html;
-pub(crate) use read::{Broken, Unreadable};
-pub(crate) use terminal::{Paint, text};
-pub(crate) use unit::{Better, Unit};
+pub(crate) use terminal::text;
+pub(crate) use unit::Unit;

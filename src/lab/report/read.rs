@@ -238,7 +238,7 @@ mod tests {
         assert!(unnamed.is_empty(), "docs/lab.md does not name {unnamed:?}");
         let schema = format!("of this description: {SCHEMA}");
         assert!(documentation.contains(&schema), "docs/lab.md is of another schema");
-        let noisy = format!("above {} %", super::super::NOISY_SPREAD * 100.0);
+        let noisy = format!("above {} %", super::super::figure::NOISY_SPREAD * 100.0);
         assert!(documentation.contains(&noisy), "docs/lab.md has another bound for noise");
     }
 
