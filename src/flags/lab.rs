@@ -17,8 +17,8 @@ pub(crate) struct LabFlags {
     #[arg(value_name = "EXPERIMENT")]
     pub(crate) experiments: Vec<Topic>,
 
-    /// Largest file, in bytes or with K, M or G
-    #[arg(long, value_name = "N", value_parser = bytes, default_value = "1G")]
+    /// Largest file, in bytes or with K, M or G; those above 1G are sparse
+    #[arg(long, value_name = "N", value_parser = bytes, default_value = "10G")]
     pub(crate) size: u64,
 
     /// Most connections at once

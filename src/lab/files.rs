@@ -19,7 +19,7 @@ pub(crate) const MIB: u64 = 1 << 20;
 pub(crate) const GIB: u64 = 1 << 30;
 
 /// Files up to this size have noise in them; larger ones are holes but for their names.
-const FILLED_BYTES_MAX: u64 = GIB;
+pub(crate) const FILLED_BYTES_MAX: u64 = GIB;
 /// What must be left on the file system beside our files.
 const SPARE_BYTES: u64 = 64 * MIB;
 const TMPFS_MAGIC: u64 = 0x0102_1994;
@@ -181,4 +181,3 @@ impl Noise {
         &self.block
     }
 }
-

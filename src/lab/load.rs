@@ -190,7 +190,8 @@ impl<'a> Clients<'a> {
         let elapsed = started.elapsed();
         let cpu = probe()?.saturating_sub(before);
         self.count_the_unanswered()?;
-        let Totals { requests, bytes, latencies } = std::mem::replace(&mut self.totals, Totals::new()?);
+        let Totals { requests, bytes, latencies } =
+            std::mem::replace(&mut self.totals, Totals::new()?);
         Ok(Outcome { requests, bytes, elapsed, latencies, cpu })
     }
 

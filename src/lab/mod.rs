@@ -1,12 +1,14 @@
 //! `pagewire lab`: experiments, and the report that shows what they measured.
 //! Here: what is run, what is written, and how it ends.
 
+mod disk_limit;
 mod experiments;
 mod files;
 mod load;
 mod machine;
 mod netns;
 mod outputs;
+mod passage;
 mod peers;
 mod place;
 mod process;
@@ -15,6 +17,8 @@ mod samples;
 mod server;
 mod stage;
 mod stop;
+mod trace;
+mod veth;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -46,7 +50,7 @@ pub(crate) fn run(flags: &LabFlags) -> anyhow::Result<()> {
     let outputs = Outputs::open(flags)?;
     raise_descriptor_limit().context("cannot raise the limit of open descriptors")?;
     let stage = Stage::set(flags, Stop::catch()?)?;
-    stage.files.check_room(topics.iter().map(|topic| experiments::bytes(*topic, &stage)).sum())?;
+    stage.files.check_room(experiments::bytes_on_disk(&topics, &stage))?;
     let report = measure(&topics, &stage);
     let faults = stage.faults();
     // Its files are of no use any more, whatever becomes of the report.

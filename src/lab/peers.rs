@@ -150,9 +150,7 @@ impl Kind {
             Self::H2o => "-c {home}/h2o.conf",
             Self::Caddy => "run --config {home}/Caddyfile --adapter caddyfile",
             Self::Apache => "-f {home}/apache2.conf -DFOREGROUND",
-            Self::StaticWebServer => {
-                "-a {ip} -p {port} -d {files} --threads-multiplier 1 -g error"
-            }
+            Self::StaticWebServer => "-a {ip} -p {port} -d {files} --threads-multiplier 1 -g error",
             // No log: its format is empty.
             Self::Dufs => "{files} -b {ip} -p {port} --log-format ",
             Self::Miniserve => "{files} -i {ip} -p {port}",
@@ -348,9 +346,9 @@ pub(crate) fn shown() -> anyhow::Result<String> {
         writeln!(shown, "{} {}", kind.program(), kind.arguments(&setup).join(" "))?;
         if let Some((name, text)) = kind.configuration(&setup) {
             writeln!(shown, "## HOME/{name}")?;
-            text.lines().filter(|line| !line.trim().is_empty()).try_for_each(|line| {
-                writeln!(shown, "{line}")
-            })?;
+            text.lines()
+                .filter(|line| !line.trim().is_empty())
+                .try_for_each(|line| writeln!(shown, "{line}"))?;
         }
         writeln!(shown)?;
     }

@@ -87,6 +87,24 @@ impl Samples {
         }
     }
 
+    /// Fills `column` with what `of` is divided by `whole` in each row, round by round.
+    pub(crate) fn fill_parts(&mut self, column: &str, of: &str, whole: &str) {
+        for keys in self.rows.clone() {
+            let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+            let pairs = self.taken(&keys, of).iter().zip(self.taken(&keys, whole));
+            let parts: Vec<f64> = pairs.map(|(of, whole)| of / whole).collect();
+            let at = (self.row(&keys), self.column(column));
+            if !parts.is_empty() {
+                self.taken.insert(at, parts);
+            }
+        }
+    }
+
+    /// The last keys of the rows.
+    pub(crate) fn names(&self) -> Vec<&str> {
+        self.rows.iter().filter_map(|keys| keys.last()).map(String::as_str).collect()
+    }
+
     /// The ratios of all rows that begin with `first` but that with the last key `base`, in words.
     pub(crate) fn others(&self, first: &[String], column: &str, base: &str) -> String {
         let rows = self.rows.iter().filter(|keys| keys.starts_with(first));
@@ -100,10 +118,6 @@ impl Samples {
 
     pub(crate) fn title(&self) -> &str {
         &self.table.title
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.taken.is_empty() && self.said.is_empty()
     }
 
     /// The table; where nothing was measured it says so.

@@ -20,7 +20,7 @@ use crate::lab::process;
 use crate::lab::stop::Stop;
 
 /// How long a server may take to answer its first request.
-const START_PATIENCE: Duration = Duration::from_secs(15);
+pub(crate) const START_PATIENCE: Duration = Duration::from_secs(15);
 /// How long it may take to end before it is killed.
 const END_PATIENCE: Duration = Duration::from_secs(3);
 /// Ports that are tried when another program takes the one that was free a moment ago.
@@ -111,7 +111,8 @@ impl Server {
             if let Some(status) = self.child.try_wait()? {
                 bail!("{} does not start ({status}){}", self.name, self.said.words()?);
             }
-            let asked = place.run(|| Clients::open(load.clone(), stop)?.ask_once(START_PATIENCE, stop));
+            let asked =
+                place.run(|| Clients::open(load.clone(), stop)?.ask_once(START_PATIENCE, stop));
             match asked {
                 Ok(()) => return Ok(Some(())),
                 Err(error) => refusal = Some(error),
@@ -151,9 +152,7 @@ impl Server {
         stop: &Stop,
     ) -> anyhow::Result<Outcome> {
         let load = Load { address: self.address, targets, connections, time, verify };
-        let measured = place.run(|| {
-            Clients::open(load, stop)?.run(stop, || self.cpu_time())
-        });
+        let measured = place.run(|| Clients::open(load, stop)?.run(stop, || self.cpu_time()));
         measured.with_context(|| format!("{} cannot be measured", self.name))
     }
 
@@ -228,7 +227,8 @@ impl Said {
     fn words(&mut self) -> anyhow::Result<String> {
         let said = [read_from_start(&mut self.errors)?, read_from_start(&mut self.out)?];
         let said = said.join("\n");
-        let lines: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let lines: Vec<&str> =
+            said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         Ok(match lines.as_slice() {
             [] => "; it said nothing".to_owned(),
             lines => format!("; it said: {}", lines.join("; ")),

@@ -1,7 +1,6 @@
 //! What every experiment works with: settings, files, places, progress, and the wish to stop.
 
-use std::cell::RefCell;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -34,7 +33,7 @@ pub(crate) struct Stage<'a> {
     pub(crate) client_shares_the_processor: bool,
     bar: ProgressBar,
     /// What went wrong and did not end the run.
-    faults: RefCell<Vec<String>>,
+    faults: Mutex<Vec<String>>,
 }
 
 /// A network to measure in.
@@ -52,7 +51,8 @@ impl<'a> Stage<'a> {
         let parent = flags.dir.clone().unwrap_or_else(std::env::temp_dir);
         let files = Files::below(&parent, flags.verify)?;
         let bar = ProgressBar::new(0);
-        let style = ProgressStyle::with_template("{prefix:12} {bar:24} {pos}/{len} {elapsed} {msg}");
+        let style =
+            ProgressStyle::with_template("{prefix:12} {bar:24} {pos}/{len} {elapsed} {msg}");
         bar.set_style(style?);
         Ok(Self {
             flags,
@@ -63,7 +63,7 @@ impl<'a> Stage<'a> {
             root: geteuid().is_root(),
             client_shares_the_processor: processors.are_one(),
             bar,
-            faults: RefCell::default(),
+            faults: Mutex::default(),
         })
     }
 
@@ -131,7 +131,11 @@ impl<'a> Stage<'a> {
     }
 
     /// Starts `peer`; a peer that does not start is a fault that is told, and no server.
-    pub(crate) fn start(&self, peer: &Peer, place: &Place) -> anyhow::Result<Result<Server, String>> {
+    pub(crate) fn start(
+        &self,
+        peer: &Peer,
+        place: &Place,
+    ) -> anyhow::Result<Result<Server, String>> {
         let probe = self.file(1024)?;
         self.bar.set_message(format!("starting {}", peer.name()));
         match Server::start(peer, place, &self.files, &probe, &self.stop) {
@@ -179,12 +183,12 @@ impl<'a> Stage<'a> {
     pub(crate) fn fault(&self, error: anyhow::Error) -> String {
         let error = format!("{error:#}");
         self.bar.suspend(|| eprintln!("pagewire: {error}"));
-        self.faults.borrow_mut().push(error.clone());
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner).push(error.clone());
         error
     }
 
     pub(crate) fn faults(&self) -> Vec<String> {
-        self.faults.borrow().clone()
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Begins the bar of an experiment.
@@ -212,7 +216,7 @@ impl<'a> Stage<'a> {
     }
 }
 
-const CONGESTION_CONTROL: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
+pub(crate) const CONGESTION_CONTROL: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
 
 /// The congestion control that connections get here.
 pub(crate) fn congestion_control() -> anyhow::Result<String> {

@@ -1,10 +1,17 @@
 //! One file an experiment: what is measured, in which turns, and what is made of it.
 
+mod cold;
+mod connections;
 mod peers;
+mod routes;
+mod sizes;
+mod steps;
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use crate::flags::Topic;
+use crate::lab::files::FILLED_BYTES_MAX;
 use crate::lab::load::Outcome;
 use crate::lab::report::{Column, Experiment, Unit};
 use crate::lab::samples::Samples;
@@ -16,20 +23,31 @@ pub(crate) fn run(topic: Topic, stage: &Stage<'_>) -> (Experiment, anyhow::Resul
     stage.begin(topic);
     let mut experiment = Experiment { name: topic.name().to_owned(), ..Experiment::default() };
     let ended = match topic {
+        Topic::Routes => routes::run(stage, &mut experiment),
+        Topic::Sizes => sizes::run(stage, &mut experiment),
+        Topic::Steps => steps::run(stage, &mut experiment),
+        Topic::Cold => cold::run(stage, &mut experiment),
         Topic::Peers => peers::run(stage, &mut experiment),
-        _ => Err(anyhow::anyhow!("not there yet")),
+        Topic::Connections => connections::run(stage, &mut experiment),
     };
     stage.clear();
     experiment.seconds = started.elapsed().as_secs_f64();
     (experiment, ended)
 }
 
-/// Bytes on disk that an experiment needs beside what others have made.
-pub(crate) fn bytes(topic: Topic, stage: &Stage<'_>) -> u64 {
-    match topic {
-        Topic::Peers => peers::sizes(stage).iter().sum(),
-        _ => 0,
-    }
+/// The most bytes on disk that the files of these experiments take together.
+pub(crate) fn bytes_on_disk(topics: &[Topic], stage: &Stage<'_>) -> u64 {
+    let shared =
+        topics.iter().filter(|topic| **topic != Topic::Cold).flat_map(|topic| match topic {
+            Topic::Routes => routes::sizes(stage),
+            Topic::Sizes => sizes::sizes(stage),
+            Topic::Steps => steps::sizes(stage),
+            Topic::Peers => peers::sizes(stage),
+            Topic::Connections | Topic::Cold => connections::sizes(stage),
+        });
+    let shared: BTreeSet<u64> = shared.filter(|bytes| *bytes <= FILLED_BYTES_MAX).collect();
+    let cold = if topics.contains(&Topic::Cold) { cold::sizes(stage) } else { Vec::new() };
+    shared.into_iter().chain(cold).sum()
 }
 
 /// The columns of whatever a load measures.

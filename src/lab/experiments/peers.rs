@@ -70,7 +70,9 @@ impl Found {
         peers: &[Peer],
     ) -> anyhow::Result<()> {
         let sizes = sizes(stage);
-        stage.expect(networks.len() * sizes.len() * stage.rounds(ROUNDS) * peers.len() + peers.len());
+        stage.expect(
+            networks.len() * sizes.len() * stage.rounds(ROUNDS) * peers.len() + peers.len(),
+        );
         for (number, network) in networks.iter().enumerate() {
             for is_small in [true, false] {
                 self.tables.push(Samples::of(table(network, number, is_small)));
@@ -176,11 +178,8 @@ fn measure_network(
 }
 
 fn table(network: &Network, number: usize, is_small: bool) -> Table {
-    let (size, title) = if is_small {
-        ("small_files", "Small files")
-    } else {
-        ("large_files", "Large files")
-    };
+    let (size, title) =
+        if is_small { ("small_files", "Small files") } else { ("large_files", "Large files") };
     let congestion = &network.congestion;
     let name = if number == 0 { size.to_owned() } else { format!("{size}_{congestion}") };
     let mut columns = load_columns();
