@@ -54,11 +54,11 @@ pub(crate) struct LabFlags {
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
 
-    /// Write each chart as an SVG file into this folder
+    /// Write each chart as a file of its own
     #[arg(long, value_name = "DIR")]
     pub(crate) svg: Option<PathBuf>,
 
-    /// Measure nothing: show or write again what an earlier run wrote with --json
+    /// Measure nothing: show or write the report that --json wrote
     #[arg(
         long,
         value_name = "FILE",

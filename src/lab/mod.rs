@@ -40,17 +40,16 @@ pub(crate) fn run(flags: &LabFlags) -> anyhow::Result<()> {
         let shown = peers::shown()?;
         return std::io::stdout().write_all(shown.as_bytes()).context("cannot print");
     }
-    if let Some(path) = &flags.from {
-        // Read before files are opened: one of them may be the same.
-        let report = outputs::read(path)?;
+    if let Some(kept) = &flags.from {
+        let report = outputs::read(kept)?;
         return Outputs::open(flags)?.write(&report);
     }
     let topics = topics(flags);
     check_peers(flags)?;
-    let outputs = Outputs::open(flags)?;
     raise_descriptor_limit().context("cannot raise the limit of open descriptors")?;
     let stage = Stage::set(flags, Stop::catch()?)?;
     stage.files.check_room(experiments::bytes_on_disk(&topics, &stage))?;
+    let outputs = Outputs::open(flags)?;
     let report = measure(&topics, &stage);
     let faults = stage.faults();
     // Its files are of no use any more, whatever becomes of the report.

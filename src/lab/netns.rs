@@ -2,7 +2,6 @@
 //! nothing has to be cleaned up. Needs root, and the programs `unshare` and `ip`.
 
 use std::fs::File;
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -77,10 +76,7 @@ pub(crate) fn succeed(line: &str) -> anyhow::Result<()> {
     let mut parts = line.split(' ');
     let program = parts.next().context("an empty command line")?;
     let output = Command::new(program).args(parts).stdin(Stdio::null()).output();
-    let output = output.map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => anyhow::anyhow!("the program `{program}` is missing"),
-        _ => anyhow::Error::from(error).context(format!("cannot run `{line}`")),
-    })?;
+    let output = output.with_context(|| format!("cannot run the program `{program}`"))?;
     ensure!(output.status.success(), "`{line}`: {} {}", output.status, words(&output.stderr));
     Ok(())
 }

@@ -120,7 +120,14 @@ impl Kind {
             Self::Pagewire(_) => "pagewire",
             Self::NginxAio => "nginx, aio threads",
             Self::Python => "python http.server",
-            other => other.program(),
+            Self::Nginx
+            | Self::Lighttpd
+            | Self::H2o
+            | Self::Caddy
+            | Self::Apache
+            | Self::StaticWebServer
+            | Self::Dufs
+            | Self::Miniserve => self.program(),
         }
     }
 

@@ -35,10 +35,11 @@ impl Samples {
         self.taken.entry(at).or_default().push(sample);
     }
 
-    /// As `add`, if there is a sample.
-    pub(crate) fn add_some(&mut self, keys: &[&str], column: &str, sample: Option<f64>) {
-        if let Some(sample) = sample {
-            self.add(keys, column, sample);
+    /// As `add`; without a sample in any round the table says `why`.
+    pub(crate) fn add_or(&mut self, keys: &[&str], column: &str, sample: Option<f64>, why: &str) {
+        match sample {
+            Some(sample) => self.add(keys, column, sample),
+            None => self.say(keys, column, Cell::missing(why)),
         }
     }
 

@@ -181,16 +181,7 @@ impl Server {
         Ok(Idle { rest_bytes: rest as f64, connection_bytes: grown as f64 / connections as f64 })
     }
 
-    /// Ends it as an administrator would, and returns what it wrote to its standard output.
-    pub(crate) fn end(mut self) -> anyhow::Result<String> {
-        let status = self.terminate()?;
-        let out = read_from_start(&mut self.said.out)?;
-        if !status.success() {
-            bail!("{} ended with {status}{}", self.name, self.said.words()?);
-        }
-        Ok(out)
-    }
-
+    /// Ends it as an administrator would; kills it when that takes too long.
     fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
         self.signal(Signal::TERM);
         let until = Instant::now() + END_PATIENCE;

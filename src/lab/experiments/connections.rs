@@ -54,7 +54,7 @@ pub(crate) fn run(stage: &Stage<'_>, into: &mut Experiment) -> anyhow::Result<()
 fn counts(stage: &Stage<'_>) -> (Vec<usize>, Option<String>) {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let room = usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(DESCRIPTORS_BESIDE);
-    let mut counts = COUNTS.map(|count| stage.connections(count)).to_vec();
+    let mut counts = Vec::from(COUNTS.map(|count| stage.connections(count)));
     counts.dedup();
     let wanted = counts.last().copied().unwrap_or(0);
     let note = (wanted > room).then(|| {

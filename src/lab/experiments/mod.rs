@@ -50,6 +50,8 @@ pub(crate) fn bytes_on_disk(topics: &[Topic], stage: &Stage<'_>) -> u64 {
     shared.into_iter().chain(cold).sum()
 }
 
+const UNANSWERED: &str = "no response ended within a measurement";
+
 /// The columns of whatever a load measures.
 fn load_columns() -> Vec<Column> {
     vec![
@@ -66,12 +68,14 @@ fn load_columns() -> Vec<Column> {
 fn add_load(samples: &mut Samples, keys: &[&str], outcome: &Outcome) {
     samples.add(keys, "requests_per_second", outcome.rate());
     samples.add(keys, "rate_bytes_per_second", outcome.bytes_per_second());
-    samples.add(keys, "p50_us", outcome.latency(0.5) * 1e6);
-    samples.add(keys, "p99_us", outcome.latency(0.99) * 1e6);
+    for (column, part) in [("p50_us", 0.5), ("p99_us", 0.99)] {
+        let latency = (outcome.requests > 0).then(|| outcome.latency(part) * 1e6);
+        samples.add_or(keys, column, latency, UNANSWERED);
+    }
     let per_request = outcome.cpu_seconds_per_request().map(|seconds| seconds * 1e6);
-    samples.add_some(keys, "cpu_us_per_request", per_request);
+    samples.add_or(keys, "cpu_us_per_request", per_request, UNANSWERED);
     let per_gb = outcome.cpu_seconds_per_gb().map(|seconds| seconds * 100.0);
-    samples.add_some(keys, "cpu_cs_per_gb", per_gb);
+    samples.add_or(keys, "cpu_cs_per_gb", per_gb, UNANSWERED);
 }
 
 #[expect(clippy::cast_precision_loss, reason = "exact below 2^53")]

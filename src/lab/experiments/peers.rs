@@ -115,8 +115,8 @@ impl Found {
 
     fn report(mut self, stage: &Stage<'_>, into: &mut Experiment) {
         for samples in &mut self.tables {
-            samples.fill_ratios("requests_ratio", "requests_per_second", OURS);
-            samples.fill_ratios("cpu_ratio", "cpu_us_per_request", OURS);
+            samples.fill_ratios("rate_ratio", "rate_bytes_per_second", OURS);
+            samples.fill_ratios("cpu_ratio", "cpu_cs_per_gb", OURS);
         }
         into.finding = finding(&self.tables, stage);
         let tables: Vec<Table> = self.tables.into_iter().map(Samples::into_table).collect();
@@ -183,8 +183,8 @@ fn table(network: &Network, number: usize, is_small: bool) -> Table {
     let congestion = &network.congestion;
     let name = if number == 0 { size.to_owned() } else { format!("{size}_{congestion}") };
     let mut columns = load_columns();
-    columns.push(Column::new("requests_ratio", "requests, of pagewire's", Unit::Ratio));
-    columns.push(Column::new("cpu_ratio", "CPU per request, of pagewire's", Unit::Ratio));
+    columns.push(Column::new("rate_ratio", "rate, of pagewire's", Unit::Ratio));
+    columns.push(Column::new("cpu_ratio", "CPU, of pagewire's", Unit::Ratio));
     let keys = vec![
         Column::new("file_bytes", "file", Unit::Bytes),
         Column::new("connections", "connections", Unit::Connections),
@@ -225,7 +225,7 @@ fn finding(tables: &[Samples], stage: &Stage<'_>) -> String {
     for samples in tables {
         for ((bytes, connections), column, what) in [
             (largest, "cpu_ratio", "CPU per GB of"),
-            (smallest, "requests_ratio", "requests per second for"),
+            (smallest, "rate_ratio", "requests per second for"),
         ] {
             let bytes = stage.size(bytes);
             let connections = stage.connections(connections).to_string();

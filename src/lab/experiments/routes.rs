@@ -151,7 +151,7 @@ impl Found {
                 match stage.measure(server, path.client, &targets, connections, time)? {
                     Ok(outcome) => {
                         let cost = outcome.cpu_seconds_per_gb().map(|seconds| seconds * 100.0);
-                        self.textbook.add_some(&keys, "cpu_cs_per_gb", cost);
+                        self.textbook.add_or(&keys, "cpu_cs_per_gb", cost, "nothing moved");
                         let rate = outcome.bytes_per_second();
                         self.textbook.add(&keys, "rate_bytes_per_second", rate);
                     }

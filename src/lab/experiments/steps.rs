@@ -80,7 +80,7 @@ fn measure(stage: &Stage<'_>, samples: &mut Samples) -> anyhow::Result<()> {
 const COST: &str = "cpu_cs_per_gb";
 
 fn connections(stage: &Stage<'_>) -> Vec<usize> {
-    let mut counts = CONNECTIONS.map(|count| stage.connections(count)).to_vec();
+    let mut counts = Vec::from(CONNECTIONS.map(|count| stage.connections(count)));
     counts.dedup();
     counts
 }

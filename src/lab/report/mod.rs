@@ -19,7 +19,7 @@ mod textbook;
 mod unit;
 
 pub(crate) use chart::pictures;
-pub(crate) use figure::{Cell, Figure};
+pub(crate) use figure::Cell;
 pub(crate) use long_form::csv;
 pub(crate) use model::{
     Chart, Column, Experiment, Machine, Mark, Report, SCHEMA, Scale, Table, textbook_columns,
