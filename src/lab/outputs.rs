@@ -81,5 +81,5 @@ impl Output {
 /// The report that `--json` wrote to `path`.
 pub(crate) fn read(path: &Path) -> anyhow::Result<Report> {
     let json = read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Report::from_json(&json).with_context(|| format!("{} is no report", path.display()))
+    Report::from_json(&json).with_context(|| format!("cannot use {}", path.display()))
 }

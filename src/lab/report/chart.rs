@@ -142,7 +142,7 @@ mod tests {
         let document =
             Document::parse(&text).map_err(|e| TestCaseError::fail(format!("{e}: {text}")))?;
         let size = numbers(document.root_element().attribute("viewBox").unwrap());
-        let (width, height) = (size[2], size[3]);
+        let (margin, width, height) = (size[0], size[2] + size[0], size[3] + size[1]);
         for node in document.descendants().filter(Node::is_element) {
             let number = |name| -> f64 {
                 // What is no number fails here.
@@ -153,10 +153,10 @@ mod tests {
                 prop_assert!(number(side) >= 0.0, "{node:?}");
             }
             for x in ["x", "x1", "x2", "cx"] {
-                prop_assert!((-1.0..=width + 1.0).contains(&number(x)), "{x} of {node:?}");
+                prop_assert!((margin - 1.0..=width + 1.0).contains(&number(x)), "{x} of {node:?}");
             }
             for y in ["y", "y1", "y2", "cy"] {
-                prop_assert!((-1.0..=height + 1.0).contains(&number(y)), "{y} of {node:?}");
+                prop_assert!((margin - 1.0..=height + 1.0).contains(&number(y)), "{y} of {node:?}");
             }
             prop_assert!(number("x") + number("width") <= width + 1.0, "{node:?}");
             prop_assert!(number("y") + number("height") <= height + 1.0, "{node:?}");
