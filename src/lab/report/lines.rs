@@ -9,7 +9,7 @@ use super::svg::{Anchor, BOLD, Element, Svg, shortened, text_width};
 use super::unit::Unit;
 
 const PLOT_HEIGHT: f64 = 210.0;
-const NAME_WIDTH_MAX: f64 = 120.0;
+const NAME_WIDTH_MAX: f64 = 130.0;
 /// A line for the label of each mark.
 const MARK_HEIGHT: f64 = 15.0;
 /// Names at the ends of lines stand at least so far apart.
