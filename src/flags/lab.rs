@@ -59,7 +59,13 @@ pub(crate) struct LabFlags {
     pub(crate) svg: Option<PathBuf>,
 
     /// Measure nothing: show or write the report that --json wrote
-    #[arg(long, value_name = "FILE", conflicts_with = "experiments")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = [
+            "experiments", "size", "connections", "seconds", "rounds", "verify", "dir", "show_config"
+        ]
+    )]
     pub(crate) from: Option<PathBuf>,
 
     /// Print how the servers are started and configured, and measure nothing

@@ -1,13 +1,13 @@
 //! Where a report goes: tables on standard output, and the files that the command line names.
 
 use std::fs::{File, OpenOptions, create_dir_all, read_to_string, write};
-use std::io::{IsTerminal, Write, stdout};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
 use crate::flags::LabFlags;
-use crate::lab::report::{Paint, Report, csv, html, pictures, text};
+use crate::lab::report::{Report, csv, html, pictures, text};
 
 /// The files of a report, opened before anything is measured: ten minutes are not to be lost for
 /// a missing folder.
@@ -42,6 +42,7 @@ impl Outputs {
 
     /// Writes all of them. The files come first: a terminal may be gone.
     pub(crate) fn write(self, report: &Report) -> anyhow::Result<()> {
+        report.check()?;
         if let Some(output) = self.json {
             output.write(report.to_json()?.as_bytes())?;
         }
@@ -55,9 +56,9 @@ impl Outputs {
             let path = self.svg.clone().unwrap_or_default().join(name);
             write(&path, picture).with_context(|| format!("cannot write {}", path.display()))?;
         }
-        let paint = if stdout().is_terminal() { Paint::Colours } else { Paint::Plain };
-        let shown = text(report, paint);
-        stdout().lock().write_all(shown.as_bytes()).context("cannot print the report")
+        // Takes the colours out where they are not wanted.
+        let shown = anstream::stdout().write_all(text(report).as_bytes());
+        shown.context("cannot print the report")
     }
 }
 
@@ -69,7 +70,10 @@ impl Output {
     }
 
     fn write(mut self, bytes: &[u8]) -> anyhow::Result<()> {
-        let written = self.file.set_len(0).and_then(|()| self.file.write_all(bytes));
+        // A pipe has no length.
+        let is_file = self.file.metadata().is_ok_and(|metadata| metadata.is_file());
+        let emptied = if is_file { self.file.set_len(0) } else { Ok(()) };
+        let written = emptied.and_then(|()| self.file.write_all(bytes));
         written.with_context(|| format!("cannot write {}", self.path.display()))
     }
 }
@@ -77,5 +81,5 @@ impl Output {
 /// The report that `--json` wrote to `path`.
 pub(crate) fn read(path: &Path) -> anyhow::Result<Report> {
     let json = read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Report::from_json(&json).with_context(|| format!("{} is no report", path.display()))
+    Report::from_json(&json).with_context(|| format!("cannot use {}", path.display()))
 }

@@ -31,7 +31,7 @@ pub(crate) fn draw(
     }
     let chart = Bars::over(table, label, cell, ours);
     let groups = groups(table, group.and_then(|group| table.key(group)));
-    let scales = if groups.len() > 1 { "; each group has its own scale" } else { "" };
+    let scales = if groups.len() > 1 { "; own scale for each group" } else { "" };
     let mut svg = Svg::new(WIDTH);
     let mut words = Vec::new();
     let mut y = head(&mut svg, title, &format!("{}{scales}", measured(chart.column)), WIDTH);

@@ -29,10 +29,10 @@ pub(crate) fn draw(experiment: &Experiment, chart: &Chart, id: &str) -> Picture 
         (Chart::Lines { x, series, column, scale, marks, .. }, Some(table)) => {
             lines::draw(chart.title(), table, (x, series), column, (*scale, marks), id)
         }
-        (Chart::Textbook { .. }, Some(table)) => {
-            let narrow = textbook::draw(chart.title(), table, textbook::Layout::Narrow, id);
-            let wide_id = format!("{id}-wide");
-            let wide = textbook::draw(chart.title(), table, textbook::Layout::Wide, &wide_id);
+        (Chart::Textbook { rows, .. }, Some(table)) => {
+            let of = |layout, id: &str| textbook::draw(chart.title(), table, rows, layout, id);
+            let narrow = of(textbook::Layout::Narrow, id);
+            let wide = of(textbook::Layout::Wide, &format!("{id}-wide"));
             return Picture { narrow, wide: Some(wide) };
         }
         (_, None) => nothing(chart.title(), &format!("no table {} was made", chart.table()), id),
@@ -126,7 +126,7 @@ mod tests {
     use roxmltree::{Document, Node};
 
     use super::super::figure::Cell;
-    use super::super::model::{Mark, Scale, textbook_columns};
+    use super::super::model::{Mark, Row, Scale, textbook_columns};
     use super::super::samples;
     use super::super::unit::Unit;
     use super::*;
@@ -142,7 +142,7 @@ mod tests {
         let document =
             Document::parse(&text).map_err(|e| TestCaseError::fail(format!("{e}: {text}")))?;
         let size = numbers(document.root_element().attribute("viewBox").unwrap());
-        let (width, height) = (size[2], size[3]);
+        let (margin, width, height) = (size[0], size[2] + size[0], size[3] + size[1]);
         for node in document.descendants().filter(Node::is_element) {
             let number = |name| -> f64 {
                 // What is no number fails here.
@@ -153,10 +153,10 @@ mod tests {
                 prop_assert!(number(side) >= 0.0, "{node:?}");
             }
             for x in ["x", "x1", "x2", "cx"] {
-                prop_assert!((-1.0..=width + 1.0).contains(&number(x)), "{x} of {node:?}");
+                prop_assert!((margin - 1.0..=width + 1.0).contains(&number(x)), "{x} of {node:?}");
             }
             for y in ["y", "y1", "y2", "cy"] {
-                prop_assert!((-1.0..=height + 1.0).contains(&number(y)), "{y} of {node:?}");
+                prop_assert!((margin - 1.0..=height + 1.0).contains(&number(y)), "{y} of {node:?}");
             }
             prop_assert!(number("x") + number("width") <= width + 1.0, "{node:?}");
             prop_assert!(number("y") + number("height") <= height + 1.0, "{node:?}");
@@ -189,7 +189,7 @@ mod tests {
         })
     }
 
-    fn charts(title: &str, at: f64) -> [Chart; 5] {
+    fn charts(title: &str, at: f64, rows: &[Row]) -> [Chart; 5] {
         let (title, table) = (title.to_owned(), "t".to_owned());
         let lines = |scale| Chart::Lines {
             title: title.clone(),
@@ -208,7 +208,8 @@ mod tests {
             column: "rate_bytes_per_second".to_owned(),
             ours: None,
         };
-        let textbook = Chart::Textbook { title: title.clone(), table: table.clone() };
+        let rows = rows.iter().map(|row| row.keys.clone()).collect();
+        let textbook = Chart::Textbook { title: title.clone(), table: table.clone(), rows };
         [lines(Scale::Log), lines(Scale::Linear), bars(None), bars(Some("route")), textbook]
     }
 
@@ -219,8 +220,9 @@ mod tests {
             title: String,
             mark in prop::num::f64::ANY,
         ) {
+            let charts = charts(&title, mark, &table.rows);
             let experiment = Experiment { tables: vec![table], ..Experiment::default() };
-            for chart in charts(&title, mark) {
+            for chart in charts {
                 let picture = draw(&experiment, &chart, "id");
                 check(&picture.narrow)?;
                 if let Some(wide) = picture.wide {
@@ -269,7 +271,8 @@ mod tests {
 
     #[test]
     fn a_chart_of_what_is_not_there_says_so() {
-        let chart = Chart::Textbook { title: "A title".to_owned(), table: "lost".to_owned() };
+        let chart =
+            Chart::Textbook { title: "A title".to_owned(), table: "lost".to_owned(), rows: vec![] };
         let picture = draw(&Experiment::default(), &chart, "id").narrow.alone();
         assert!(picture.contains(">no table lost was made</text>"), "{picture}");
     }

@@ -6,9 +6,12 @@ use super::chart::{WIDTH, head, in_words, measured, nothing, values};
 use super::figure::{Cell, Figure};
 use super::model::{Column, Mark, Scale, Table};
 use super::svg::{Anchor, BOLD, Element, Svg, shortened, text_width};
+use super::unit::Unit;
 
 const PLOT_HEIGHT: f64 = 210.0;
-const NAME_WIDTH_MAX: f64 = 120.0;
+const NAME_WIDTH_MAX: f64 = 130.0;
+/// A line for the label of each mark.
+const MARK_HEIGHT: f64 = 15.0;
 /// Names at the ends of lines stand at least so far apart.
 const NAME_HEIGHT: f64 = 16.0;
 const TEXT_SIZE: f64 = 13.0 * BOLD;
@@ -32,7 +35,7 @@ pub(crate) fn draw(
     let lines: Vec<Line> = values(table, series_key)
         .into_iter()
         .map(|value| Line {
-            name: table.keys[series_key].print_key(value),
+            name: name(&table.keys[series_key], value),
             points: points(table, (series_key, value), x_key, cell),
         })
         .filter(|line| !line.points.is_empty())
@@ -43,7 +46,8 @@ pub(crate) fn draw(
     let mut svg = Svg::new(WIDTH);
     let y = head(&mut svg, title, &measured(&table.columns[cell]), WIDTH);
     let columns = (&table.keys[x_key], &table.columns[cell]);
-    let plot = Plot::over(&lines, columns, scale, y + 6.0);
+    // Marks have their labels above all lines.
+    let plot = Plot::over(&lines, columns, scale, y + 6.0 + MARK_HEIGHT * as_number(marks.len()));
     plot.grid(&mut svg);
     plot.marks(&mut svg, marks);
     let mut words = Vec::new();
@@ -52,6 +56,12 @@ pub(crate) fn draw(
     }
     plot.names(&mut svg, &lines);
     svg.finish(plot.bottom + 44.0, id, title, &words.join(" "))
+}
+
+/// A bare number beside a line would be a riddle.
+fn name(key: &Column, value: &str) -> String {
+    let printed = key.print_key(value);
+    if key.unit == Some(Unit::Connections) { format!("{printed} {}", key.title) } else { printed }
 }
 
 struct Line<'a> {
@@ -98,7 +108,7 @@ impl<'a> Plot<'a> {
         let widths = ticks.iter().map(|&tick| text_width(&y.print(tick), 12.0));
         let left = widths.fold(0.0, f64::max).min(NAME_WIDTH_MAX) + 10.0;
         let names = lines.iter().map(|line| text_width(&line.name, TEXT_SIZE));
-        let right = WIDTH - names.fold(0.0, f64::max).min(NAME_WIDTH_MAX) - 14.0;
+        let right = WIDTH - names.fold(0.0, f64::max).min(NAME_WIDTH_MAX) - 16.0;
         Self { x: (x, across), y: (y, up), left, right, top, bottom: top + PLOT_HEIGHT }
     }
 
@@ -133,12 +143,13 @@ impl<'a> Plot<'a> {
     fn marks(&self, svg: &mut Svg, marks: &[Mark]) {
         for (index, mark) in marks.iter().enumerate() {
             let (x, _) = self.at(mark.at, 0.0);
-            svg.line((x, self.top), (x, self.bottom), "mark");
+            let y = self.top - 4.0 - MARK_HEIGHT * as_number(index);
+            svg.line((x, y - 10.0), (x, self.bottom), "mark");
             let is_left = x < f64::midpoint(self.left, self.right);
             let (anchor, x) =
                 if is_left { (Anchor::Start, x + 5.0) } else { (Anchor::End, x - 5.0) };
-            let y = self.top + 10.0 + 15.0 * as_number(index % 3);
-            svg.text(x, y, anchor, "soft small halo", &mark.label);
+            let room = if is_left { WIDTH - x } else { x };
+            svg.text(x, y, anchor, "soft small", &shortened(&mark.label, 12.0, room));
         }
     }
 
@@ -180,7 +191,7 @@ impl<'a> Plot<'a> {
         let heights = ends.iter().map(|(_, (_, y))| *y).collect();
         for ((index, (x, y)), shown) in ends.iter().zip(apart(heights, self.bottom)) {
             svg.open(&format!("s{}", index % LOOKS + 1), &lines[*index].name);
-            let name = shortened(&lines[*index].name, TEXT_SIZE, WIDTH - self.right - 14.0);
+            let name = shortened(&lines[*index].name, TEXT_SIZE, WIDTH - self.right - 16.0);
             if *x < self.right - 10.0 || (shown - y).abs() > 4.0 {
                 svg.line((x + 6.0, *y), (self.right + 10.0, shown), "lead");
             }

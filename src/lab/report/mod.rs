@@ -25,5 +25,5 @@ pub(crate) use model::{
     Chart, Column, Experiment, Machine, Mark, Report, SCHEMA, Scale, Table, textbook_columns,
 };
 pub(crate) use page::html;
-pub(crate) use terminal::{Paint, text};
+pub(crate) use terminal::text;
 pub(crate) use unit::Unit;

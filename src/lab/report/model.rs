@@ -110,9 +110,9 @@ pub(crate) enum Chart {
         scale: Scale,
         marks: Vec<Mark>,
     },
-    /// The copies and switches of each row, drawn. The table has the columns of
-    /// `textbook_columns`, a key "route", and any other keys.
-    Textbook { title: String, table: String },
+    /// The copies and switches of rows, named by their keys, drawn in this order. The table has
+    /// the columns of `textbook_columns`, a key "route", and any other keys.
+    Textbook { title: String, table: String, rows: Vec<Vec<String>> },
 }
 
 /// The upright axis.

@@ -166,10 +166,18 @@ fn machine(report: &Report) -> Vec<(&'static str, String)> {
         ("Congestion control", machine.congestion_control.clone()),
         ("File system", machine.file_system.clone()),
         ("User", Some(user.to_owned())),
-        ("Started", Some(report.started.clone())),
+        ("Started", Some(minute(&report.started))),
         ("Took", Some(Unit::Seconds.print(report.seconds))),
     ];
     facts.into_iter().filter_map(|(name, fact)| Some((name, fact?))).collect()
+}
+
+/// "2026-11-22 21:47 UTC"; what is no such time, as it is.
+fn minute(time: &str) -> String {
+    match (time.get(..10), time.get(10..11), time.get(11..16), time.ends_with('Z')) {
+        (Some(day), Some("T"), Some(minute), true) => format!("{day} {minute} UTC"),
+        _ => time.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -264,6 +272,7 @@ mod tests {
                 "sendfile copied nothing & cost a quarter of read-write.",
                 "\"Quoted\" <b>note</b>",
                 "2 × Abacus <3>",
+                "2001-02-03 04:05 UTC",
                 "pagewire lab --dir \"a & b\"",
                 "did not start: address in use",
                 "This run was interrupted",

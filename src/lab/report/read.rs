@@ -88,6 +88,12 @@ fn check_chart(experiment: &Experiment, chart: &Chart) -> Result<(), Broken> {
     if let Some(key) = keys.into_iter().find(|key| table.key(key).is_none()) {
         return lacks(key);
     }
+    if let Chart::Textbook { rows, .. } = chart {
+        let is_there = |keys: &Vec<String>| table.rows.iter().any(|row| row.keys == *keys);
+        if let Some(keys) = rows.iter().find(|keys| !is_there(keys)) {
+            return lacks(&format!("row {}", keys.join(", ")));
+        }
+    }
     match columns.iter().find(|column| table.column(column).is_none()) {
         Some(column) => lacks(column),
         None => Ok(()),

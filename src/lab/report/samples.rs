@@ -59,6 +59,7 @@ fn routes() -> Experiment {
         charts: vec![Chart::Textbook {
             title: "The textbook, measured".to_owned(),
             table: "routes".to_owned(),
+            rows: table.rows.iter().map(|row| row.keys.clone()).collect(),
         }],
         tables: vec![table],
         notes: vec!["All of this is made up.".to_owned()],

@@ -14,6 +14,9 @@ const CHARACTER_WIDTH: f64 = 0.6;
 /// Bold text is as wide as text so much larger.
 pub(crate) const BOLD: f64 = 1.1;
 
+/// Around a drawing that stands alone.
+const MARGIN: f64 = 20.0;
+
 /// Which end of a text stands at its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Anchor {
@@ -100,15 +103,14 @@ impl Svg {
     /// The whole element. Readers of screens get the title and the description; the id must be
     /// the only one of its kind on a page.
     pub(crate) fn finish(self, height: f64, id: &str, title: &str, description: &str) -> Element {
-        let (wide, high, id) = (Number(self.width), Number(height), Escaped(id));
-        let start = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"chart\" viewBox=\"0 0 {wide} {high}\" \
-             role=\"img\" aria-labelledby=\"{id}-title {id}-text\">\
+        let id = Escaped(id);
+        let names = format!(
+            "role=\"img\" aria-labelledby=\"{id}-title {id}-text\">\
              <title id=\"{id}-title\">{title}</title><desc id=\"{id}-text\">{text}</desc>\n",
             title = Escaped(title),
             text = Escaped(description),
         );
-        Element { start, elements: self.elements }
+        Element { size: (self.width, height), names, elements: self.elements }
     }
 
     fn push(&mut self, element: fmt::Arguments<'_>) {
@@ -120,19 +122,39 @@ impl Svg {
 /// A finished drawing.
 #[derive(Debug)]
 pub(crate) struct Element {
-    start: String,
+    size: (f64, f64),
+    names: String,
     elements: String,
 }
 
 impl Element {
     /// For a page that has `CHART_CSS`.
     pub(crate) fn inline(&self) -> String {
-        format!("{}{}</svg>", self.start, self.elements)
+        format!("{}{}{}</svg>", self.start(0.0), self.names, self.elements)
     }
 
-    /// A file of its own, which follows the reader's light or dark.
+    /// A file of its own, which follows the reader's light or dark. It brings its ground along:
+    /// what is around it may be light for a reader who likes it dark.
     pub(crate) fn alone(&self) -> String {
-        format!("{}<style>\n{CHART_CSS}</style>\n{}</svg>\n", self.start, self.elements)
+        let (wide, high) = (self.size.0 + 2.0 * MARGIN, self.size.1 + 2.0 * MARGIN);
+        let (wide, high, corner) = (Number(wide), Number(high), Number(-MARGIN));
+        format!(
+            "{}{}<style>\n{CHART_CSS}</style>\n\
+             <rect class=\"ground\" x=\"{corner}\" y=\"{corner}\" width=\"{wide}\" \
+             height=\"{high}\"/>\n{}</svg>\n",
+            self.start(MARGIN),
+            self.names,
+            self.elements
+        )
+    }
+
+    fn start(&self, margin: f64) -> String {
+        let (wide, high) = (self.size.0 + 2.0 * margin, self.size.1 + 2.0 * margin);
+        let (wide, high, corner) = (Number(wide), Number(high), Number(-margin));
+        format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"chart\" \
+             viewBox=\"{corner} {corner} {wide} {high}\" "
+        )
     }
 }
 

@@ -16,18 +16,11 @@ const HEAD_WIDTH: usize = 9;
 /// Words in a cell are broken where they would be wider.
 const CELL_WIDTH_MAX: usize = 36;
 
-/// Whether to use colours and bold: a terminal's, not a file's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Paint {
-    Colours,
-    Plain,
-}
-
-/// All of the report that a terminal can show.
-pub(crate) fn text(report: &Report, paint: Paint) -> String {
+/// All of the report that a terminal can show, with the escapes for bold and colours.
+pub(crate) fn text(report: &Report) -> String {
     let mut lines = Vec::new();
     for experiment in &report.experiments {
-        experiment_lines(experiment, paint, &mut lines);
+        experiment_lines(experiment, &mut lines);
     }
     let percent = digits(NOISY_SPREAD * 100.0);
     lines.push(
@@ -37,32 +30,32 @@ pub(crate) fn text(report: &Report, paint: Paint) -> String {
     if report.experiments.iter().flat_map(|experiment| &experiment.tables).any(has_noise) {
         lines.push(format!(
             "{} rounds lie more than {percent}% apart: the machine was too noisy for this figure.",
-            paint.noise("~")
+            noise("~")
         ));
     }
     if report.interrupted {
-        lines.push(paint.noise("Interrupted: what is here was measured, but not all is here."));
+        lines.push(noise("Interrupted: what is here was measured, but not all is here."));
     }
     lines.push(String::new());
     lines.join("\n")
 }
 
-fn experiment_lines(experiment: &Experiment, paint: Paint, lines: &mut Vec<String>) {
+fn experiment_lines(experiment: &Experiment, lines: &mut Vec<String>) {
     let name = format!("{} ({})", experiment.title, experiment.name);
-    lines.push(paint.strong(&name));
+    lines.push(strong(&name));
     lines.extend(wrapped(&experiment.question, COLUMNS));
     lines.push(String::new());
     for table in &experiment.tables {
-        table_lines(table, paint, lines);
+        table_lines(table, lines);
         lines.push(String::new());
     }
     for note in &experiment.notes {
-        lines.extend(listed("- ", note).into_iter().map(|line| paint.soft(&line)));
+        lines.extend(listed("- ", note).into_iter().map(|line| soft(&line)));
     }
     let finding = wrapped(&experiment.finding, COLUMNS);
-    lines.extend(finding.into_iter().map(|line| paint.strong(&line)));
+    lines.extend(finding.into_iter().map(|line| strong(&line)));
     let seconds = Unit::Seconds.print(experiment.seconds);
-    lines.push(paint.soft(&format!("Took {seconds}.")));
+    lines.push(soft(&format!("Took {seconds}.")));
     lines.push(String::new());
 }
 
@@ -71,8 +64,8 @@ fn has_noise(table: &Table) -> bool {
     cells.filter_map(Cell::figure).any(|figure| figure.is_noisy())
 }
 
-fn table_lines(table: &Table, paint: Paint, lines: &mut Vec<String>) {
-    lines.push(format!("{INDENT}{}", paint.strong(&table.title)));
+fn table_lines(table: &Table, lines: &mut Vec<String>) {
+    lines.push(format!("{INDENT}{}", strong(&table.title)));
     let mut reasons = Vec::new();
     let keys: Vec<Stack> = (0..table.keys.len()).map(|index| key_stack(table, index)).collect();
     let columns = (0..table.columns.len()).map(|index| cell_stack(table, index, &mut reasons));
@@ -88,7 +81,7 @@ fn table_lines(table: &Table, paint: Paint, lines: &mut Vec<String>) {
         // One column at least, or a very wide one would never be printed.
         let count = rest.iter().take_while(fits).count().max(1).min(rest.len());
         let (now, later) = rest.split_at(count);
-        block(&keys, now, table, paint, lines);
+        block(&keys, now, table, lines);
         rest = later;
         if rest.is_empty() {
             break;
@@ -97,7 +90,7 @@ fn table_lines(table: &Table, paint: Paint, lines: &mut Vec<String>) {
     }
     for (index, reason) in reasons.iter().enumerate() {
         let mark = format!("[{}] ", index + 1);
-        lines.extend(listed(&mark, reason).into_iter().map(|line| paint.soft(&line)));
+        lines.extend(listed(&mark, reason).into_iter().map(|line| soft(&line)));
     }
 }
 
@@ -137,9 +130,9 @@ impl Stack {
     }
 
     /// A line of the cell of a row, as wide as the column.
-    fn piece(&self, row: usize, line: usize, paint: Paint) -> String {
+    fn piece(&self, row: usize, line: usize) -> String {
         match self.cells[row].get(line) {
-            Some(piece) if piece.is_noisy => self.padded(&piece.text, paint.noise(&piece.text)),
+            Some(piece) if piece.is_noisy => self.padded(&piece.text, noise(&piece.text)),
             Some(piece) => self.padded(&piece.text, piece.text.clone()),
             None => " ".repeat(self.width),
         }
@@ -193,7 +186,7 @@ fn cell_stack(table: &Table, index: usize, reasons: &mut Vec<String>) -> Stack {
     Stack::new(column, column.unit.is_some(), cells)
 }
 
-fn block(keys: &[Stack], columns: &[Stack], table: &Table, paint: Paint, lines: &mut Vec<String>) {
+fn block(keys: &[Stack], columns: &[Stack], table: &Table, lines: &mut Vec<String>) {
     let stacks: Vec<&Stack> = keys.iter().chain(columns).collect();
     let height = stacks.iter().map(|stack| stack.head.len()).max().unwrap_or(0);
     for line in 0..height {
@@ -201,18 +194,18 @@ fn block(keys: &[Stack], columns: &[Stack], table: &Table, paint: Paint, lines: 
             // Heads stand on the rule below them.
             let above = height - stack.head.len();
             let text = line.checked_sub(above).map_or("", |line| &stack.head[line]);
-            stack.padded(text, paint.soft(text))
+            stack.padded(text, soft(text))
         });
         lines.push(joined(texts));
     }
-    lines.push(joined(stacks.iter().map(|stack| paint.soft(&"─".repeat(stack.width)))));
+    lines.push(joined(stacks.iter().map(|stack| soft(&"─".repeat(stack.width)))));
     for (index, row) in table.rows.iter().enumerate() {
         match row.missing() {
-            Some(why) => missing_row(keys, index, why, paint, lines),
+            Some(why) => missing_row(keys, index, why, lines),
             None => {
                 let height = stacks.iter().map(|stack| stack.cells[index].len()).max();
                 for line in 0..height.unwrap_or(0).max(1) {
-                    lines.push(joined(stacks.iter().map(|stack| stack.piece(index, line, paint))));
+                    lines.push(joined(stacks.iter().map(|stack| stack.piece(index, line))));
                 }
             }
         }
@@ -220,15 +213,15 @@ fn block(keys: &[Stack], columns: &[Stack], table: &Table, paint: Paint, lines: 
 }
 
 /// A row that is missing altogether says why across all columns.
-fn missing_row(keys: &[Stack], index: usize, why: &str, paint: Paint, lines: &mut Vec<String>) {
+fn missing_row(keys: &[Stack], index: usize, why: &str, lines: &mut Vec<String>) {
     let keys_width: usize = keys.iter().map(|key| key.width + GAP).sum();
     let room = COLUMNS.saturating_sub(INDENT.len() + keys_width).max(CELL_WIDTH_MAX);
     let whys = wrapped(why, room);
     let height = keys.iter().map(|key| key.cells[index].len()).max().unwrap_or(0);
     for line in 0..height.max(whys.len()) {
         let why = whys.get(line).map_or("", String::as_str);
-        let keys = keys.iter().map(|key| key.piece(index, line, paint));
-        lines.push(joined(keys.chain([paint.soft(why)])));
+        let keys = keys.iter().map(|key| key.piece(index, line));
+        lines.push(joined(keys.chain([soft(why)])));
     }
 }
 
@@ -265,35 +258,42 @@ fn listed(mark: &str, text: &str) -> Vec<String> {
     marked.collect()
 }
 
-impl Paint {
-    fn strong(self, text: &str) -> String {
-        self.with(Style::new().bold(), text)
-    }
+fn strong(text: &str) -> String {
+    with(Style::new().bold(), text)
+}
 
-    fn soft(self, text: &str) -> String {
-        self.with(Style::new().dimmed(), text)
-    }
+fn soft(text: &str) -> String {
+    with(Style::new().dimmed(), text)
+}
 
-    fn noise(self, text: &str) -> String {
-        self.with(AnsiColor::Yellow.on_default(), text)
-    }
+fn noise(text: &str) -> String {
+    with(AnsiColor::Yellow.on_default(), text)
+}
 
-    fn with(self, style: Style, text: &str) -> String {
-        match self {
-            Self::Colours if !text.is_empty() => format!("{style}{text}{style:#}"),
-            Self::Colours | Self::Plain => text.to_owned(),
-        }
-    }
+fn with(style: Style, text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!("{style}{text}{style:#}") }
 }
 
 #[cfg(test)]
 mod tests {
+    use anstream::adapter::strip_str;
+
     use super::super::samples;
     use super::*;
 
+    fn plain() -> String {
+        strip_str(&text(&samples::report())).to_string()
+    }
+
+    fn lines_of(table: &Table) -> Vec<String> {
+        let mut lines = Vec::new();
+        table_lines(table, &mut lines);
+        lines.iter().map(|line| strip_str(line).to_string()).collect()
+    }
+
     #[test]
     fn no_line_is_wider_than_a_terminal() {
-        let plain = text(&samples::report(), Paint::Plain);
+        let plain = plain();
         for line in plain.lines() {
             assert!(line.width() <= COLUMNS, "{} columns: {line}", line.width());
             assert_eq!(line, line.trim_end(), "no space at the end");
@@ -302,7 +302,7 @@ mod tests {
 
     #[test]
     fn noise_is_marked_and_explained() {
-        let plain = text(&samples::report(), Paint::Plain);
+        let plain = plain();
         assert!(plain.contains("~104,700 (40%)"), "{plain}");
         assert!(plain.contains("~ rounds lie more than 25% apart"), "{plain}");
         assert!(plain.contains("Interrupted: what is here was measured"), "{plain}");
@@ -310,7 +310,7 @@ mod tests {
 
     #[test]
     fn a_row_that_is_missing_says_why_once() {
-        let plain = text(&samples::report(), Paint::Plain);
+        let plain = plain();
         let caddy: Vec<_> = plain.lines().filter(|line| line.contains("caddy")).collect();
         assert!(caddy.len() >= 2, "one for each size: {plain}");
         for line in caddy {
@@ -324,10 +324,8 @@ mod tests {
         let mut table = Table::new("t", "A table", vec![Column::words("k", "key")], columns);
         table.push(&["one"], vec![Cell::said("here"), Cell::missing("needs root")]);
         table.push(&["two"], vec![Cell::missing("needs root"), Cell::missing("no disk")]);
-        let mut lines = Vec::new();
-        table_lines(&table, Paint::Plain, &mut lines);
         assert_eq!(
-            lines,
+            lines_of(&table),
             [
                 "  A table",
                 "  key  first  second",
@@ -345,21 +343,8 @@ mod tests {
         let columns = (0..12).map(|index| Column::words("c", &format!("column-number-{index}")));
         let mut table = Table::new("t", "Wide", vec![Column::words("k", "key")], columns.collect());
         table.push(&["here"], (0..12).map(|index| Cell::said(format!("{index}"))).collect());
-        let mut lines = Vec::new();
-        table_lines(&table, Paint::Plain, &mut lines);
-        let text = lines.join("\n");
+        let text = lines_of(&table).join("\n");
         assert_eq!(text.matches("here").count(), 3, "three blocks: {text}");
         assert!((0..12).all(|index| text.contains(&format!("column-number-{index}"))), "{text}");
-    }
-
-    #[test]
-    fn colours_change_nothing_else() {
-        let coloured = text(&samples::report(), Paint::Colours);
-        assert!(coloured.contains("\u{1b}["));
-        let mut plain = String::new();
-        for (index, part) in coloured.split("\u{1b}[").enumerate() {
-            plain.push_str(if index == 0 { part } else { part.split_once('m').unwrap().1 });
-        }
-        assert_eq!(plain, text(&samples::report(), Paint::Plain));
     }
 }

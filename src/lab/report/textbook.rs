@@ -22,22 +22,30 @@ pub(crate) enum Layout {
     Wide,
 }
 
-/// A strip for each row of a table that has `textbook_columns`.
-pub(crate) fn draw(title: &str, table: &Table, layout: Layout, id: &str) -> Element {
+/// A strip for each of these rows, named by their keys, of a table that has `textbook_columns`.
+pub(crate) fn draw(
+    title: &str,
+    table: &Table,
+    rows: &[Vec<String>],
+    layout: Layout,
+    id: &str,
+) -> Element {
     let names = textbook_columns();
     if let Some(lacks) = names.iter().find(|column| table.column(&column.name).is_none()) {
         return nothing(title, &format!("{} has no {}", table.name, lacks.name), id);
     }
-    if table.rows.is_empty() {
+    let rows = rows.iter().filter_map(|keys| table.rows.iter().find(|row| row.keys == *keys));
+    let rows: Vec<&Row> = rows.collect();
+    if rows.is_empty() {
         return nothing(title, "nothing was measured", id);
     }
-    let picture = Picture::over(table, layout);
+    let picture = Picture::over(table, &rows, layout);
     let mut svg = Svg::new(picture.width);
     let under = "Each way from a file in the page cache to the network: how often a step switches \
                  between user and kernel mode, and where the processor copies the bytes.";
     let mut y = head(&mut svg, title, under, picture.width);
     let mut words = Vec::new();
-    for row in &table.rows {
+    for row in rows {
         svg.line((0.0, y), (picture.width, y), "rule");
         let route = Route::of(table, row);
         words.push(route.in_words(&picture));
@@ -126,10 +134,10 @@ struct Picture<'a> {
 }
 
 impl<'a> Picture<'a> {
-    fn over(table: &'a Table, layout: Layout) -> Self {
+    fn over(table: &'a Table, rows: &[&Row], layout: Layout) -> Self {
         let scale = |name: &str| {
             let index = table.column(name).unwrap_or(0);
-            let cells = table.rows.iter().filter_map(|row| row.cells.get(index));
+            let cells = rows.iter().filter_map(|row| row.cells.get(index));
             let numbers = cells.filter_map(Cell::figure).map(Figure::max);
             (&table.columns[index], Axis::over(numbers, Scale::Linear))
         };
