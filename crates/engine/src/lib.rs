@@ -23,6 +23,7 @@ mod transfer;
 mod wire;
 
 pub mod blocking;
+pub mod copies;
 pub mod pacing;
 pub mod proof;
 
