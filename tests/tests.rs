@@ -11,3 +11,4 @@ mod support;
 mod syscalls;
 mod tidy;
 mod traversal;
+mod vm;
