@@ -14,3 +14,4 @@ mod support;
 mod syscalls;
 mod tidy;
 mod traversal;
+mod vm;
