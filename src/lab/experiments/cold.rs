@@ -54,6 +54,13 @@ pub(crate) fn run(stage: &Stage<'_>, into: &mut Experiment) -> anyhow::Result<()
     samples.fill_parts(RATE_KEPT, "beside_requests_per_second", "alone_requests_per_second");
     samples.fill_parts(P99_GROWN, "beside_p99_us", "alone_p99_us");
     into.finding = finding(&samples);
+    if into.notes.iter().any(|note| note.starts_with(UNLIMITED)) {
+        into.finding = format!(
+            "{} (the disk was not limited: this is mostly what downloads from memory take of the \
+             processor)",
+            into.finding
+        );
+    }
     into.tables.push(samples.into_table());
     into.charts.push(Chart::Bars {
         title: "Hot requests per second beside cold downloads, of the rate alone".to_owned(),
@@ -66,6 +73,7 @@ pub(crate) fn run(stage: &Stage<'_>, into: &mut Experiment) -> anyhow::Result<()
     ended
 }
 
+const UNLIMITED: &str = "the disk is not limited";
 const RATE_KEPT: &str = "requests_ratio";
 const P99_GROWN: &str = "p99_ratio";
 
@@ -130,8 +138,8 @@ fn limited(stage: &Stage<'_>, server: Server, notes: &mut Vec<String>) -> anyhow
             format!("reads of the disk are limited to {} MB/s", DISK_BYTES_PER_SECOND / 1_000_000)
         }
         Err(error) => format!(
-            "the disk is not limited ({error:#}): the cold files may be in memory before the hot \
-             clients have suffered from them"
+            "{UNLIMITED} ({error:#}): the cold files are soon in memory, and then their downloads \
+             take the processor and not the disk from the hot clients"
         ),
     };
     if !notes.contains(&note) {
