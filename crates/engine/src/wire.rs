@@ -1,6 +1,7 @@
 //! A tokio socket that sends payloads, and that recognises slices of mapped files among those it
 //! is asked to write. Waits for the socket; `transfer.rs` makes the steps.
 
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
@@ -8,7 +9,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use rustix::io::Errno;
+use rustix::net::sockopt::socket_error;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::delivery::Ledger;
@@ -43,6 +46,21 @@ mod sealed {
     pub trait Readiness {
         fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
         fn try_write<R>(&self, write: impl FnOnce() -> io::Result<R>) -> io::Result<R>;
+        /// The same socket, by a descriptor of its own.
+        fn twin(&self) -> io::Result<Self>
+        where
+            Self: Sized;
+        /// Ready when the socket has an error.
+        fn broken(self) -> Broken;
+    }
+
+    pub(super) type Broken = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
+
+    async fn until(ready: impl Future<Output = io::Result<Ready>>) {
+        if ready.await.is_err() {
+            // The runtime ends, and this task with it.
+            std::future::pending().await
+        }
     }
 
     impl Readiness for TcpStream {
@@ -53,6 +71,14 @@ mod sealed {
         fn try_write<R>(&self, write: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
             self.try_io(Interest::WRITABLE, write)
         }
+
+        fn twin(&self) -> io::Result<Self> {
+            Self::from_std(self.as_fd().try_clone_to_owned()?.into())
+        }
+
+        fn broken(self) -> Broken {
+            Box::pin(async move { until(self.ready(Interest::ERROR)).await })
+        }
     }
 
     impl Readiness for UnixStream {
@@ -62,6 +88,14 @@ mod sealed {
 
         fn try_write<R>(&self, write: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
             self.try_io(Interest::WRITABLE, write)
+        }
+
+        fn twin(&self) -> io::Result<Self> {
+            Self::from_std(self.as_fd().try_clone_to_owned()?.into())
+        }
+
+        fn broken(self) -> Broken {
+            Box::pin(async move { until(self.ready(Interest::ERROR)).await })
         }
     }
 }
@@ -78,6 +112,8 @@ pub struct Wire<S> {
     socket: S,
     sink: Sink,
     gate: Gate,
+    /// Only while the gate is closed.
+    watch: Option<Watch>,
     meter: Option<Arc<Meter>>,
     ledger: Ledger,
     /// Bytes moved since the last time that this wire made its task wait.
@@ -98,6 +134,7 @@ impl<S: Socket> Wire<S> {
             socket,
             sink: Sink::new(choice),
             gate: Gate::default(),
+            watch: None,
             meter: None,
             ledger: Ledger::default(),
             turn_bytes: 0,
@@ -182,9 +219,10 @@ impl<S: Socket> Wire<S> {
             Poll::Ready(room) => room?,
             Poll::Pending => {
                 self.turn_bytes = 0;
-                return Poll::Pending;
+                return self.poll_broken(cx).map(|errno| Err(errno.into()));
             }
         };
+        self.watch = None;
         loop {
             if self.socket.poll_write_ready(cx)?.is_pending() {
                 self.turn_bytes = 0;
@@ -217,6 +255,23 @@ impl<S: Socket> Wire<S> {
         }
     }
 
+    /// Ready with its error when the peer reset the connection. Whoever waits for a disk asks
+    /// nothing of the socket meanwhile, and would learn of it only when the window is there.
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Errno> {
+        if self.watch.is_none() {
+            match self.socket.twin() {
+                Ok(twin) => self.watch = Some(Watch(twin.broken())),
+                // Out of descriptors: then it is noticed late.
+                Err(error) => tracing::debug!(%error, "a socket that waits is not watched"),
+            }
+        }
+        let Some(Watch(broken)) = &mut self.watch else { return Poll::Pending };
+        ready!(broken.as_mut().poll(cx));
+        // What is read elsewhere, by hyper for one, is gone from here.
+        let errno = socket_error(&self.socket).ok().and_then(Result::err);
+        Poll::Ready(errno.unwrap_or(Errno::CONNRESET))
+    }
+
     fn poll_write_parts(
         &mut self,
         cx: &mut Context<'_>,
@@ -234,6 +289,19 @@ impl<S: Socket> Wire<S> {
                 Err(error)
             }
         })
+    }
+}
+
+/// Waits until a socket has an error (EPOLLERR): RST came, or the network gave up. That the peer
+/// sends nothing more (FIN) is none.
+///
+/// Over a descriptor of its own: tokio waits for errors alone only in a future that borrows the
+/// socket, and one descriptor cannot be registered twice.
+struct Watch(sealed::Broken);
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").finish_non_exhaustive()
     }
 }
 
