@@ -376,3 +376,65 @@ fn a_hung_file_system_holds_up_no_hot_client() {
         assert_eq!(digest(&body), digest(&content));
     }
 }
+
+/// A request that wants to know how things are at this moment.
+fn ask_anew(server: &Server, method: &str, target: &str) -> Peer {
+    let mut peer = Peer::connect(server.address());
+    let head =
+        format!("{method} {target} HTTP/1.1\r\nHost: test\r\nCache-Control: no-cache\r\n\r\n");
+    peer.send(head.as_bytes());
+    peer
+}
+
+/// Opening a file whose name the kernel knows asked the FUSE process, and so did fstatfs, and
+/// fstat before a small file, and sendfile of pages that were brought in and then dropped: all
+/// of it on the event loop.
+#[test]
+fn a_hung_file_system_that_was_in_use_holds_up_no_hot_client() {
+    let root = plain_dir();
+    let Some(fuse) = FileSystem::Fuse.make_at(&root.path().join("fuse")) else { return };
+    let hot = Hot::below(root.path());
+    let (small, large) = (noise(4 * KIB, 5), noise(6 * MIB + 1, 6));
+    let contents = [("small", &small), ("large", &large)];
+    for name in ["small", "large", "large2", "unopened"] {
+        fuse.put_cold(name, if name == "small" { &small } else { &large });
+    }
+    let server = Server::start(root.path(), &["--threads", "1"]);
+    for (name, content) in contents {
+        assert_gets(ask(&server, &format!("/fuse/{name}")), content, "before");
+    }
+    let mut slow = Peer::with_receive_buffer(server.address(), LITTLE);
+    slow.get("/fuse/large2");
+    slow.head();
+    for name in ["large", "large2", "unopened"] {
+        // The name is known, the pages are gone.
+        fuse.drop_pages(name);
+    }
+
+    let hung = fuse.hang();
+    let mut peers: Vec<_> = contents
+        .iter()
+        .flat_map(|(name, content)| {
+            let target = format!("/fuse/{name}");
+            // The second is answered from the file that is open.
+            [(ask_anew(&server, "GET", &target), *content), (ask(&server, &target), *content)]
+        })
+        .collect();
+    peers.push((ask(&server, "/fuse/unopened"), &large));
+    let others = ["/fuse", "/fuse/", "/fuse/none", "/fuse/small/"];
+    let others = others.map(|target| ask_anew(&server, "HEAD", target));
+    let rest = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| slow.body(large.len()));
+        hot.is_served(&server);
+        assert!(!reader.is_finished(), "its pages are gone");
+        drop(hung);
+        reader.join().unwrap()
+    });
+    assert_eq!(digest(&rest), digest(&large));
+    for (peer, content) in peers {
+        assert_gets(peer, content, "after");
+    }
+    for (mut peer, status) in others.into_iter().zip([308, 404, 404, 404]) {
+        assert_eq!(peer.head().status, status);
+    }
+}

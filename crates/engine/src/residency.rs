@@ -30,18 +30,22 @@ pub(crate) enum Residency {
 
 /// Where the bytes of a file are when they are not in the page cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Storage {
+#[non_exhaustive]
+pub enum Storage {
     /// Nowhere else: tmpfs, ramfs, hugetlbfs.
     Memory,
     /// On a disk of this host, whose page cache can be asked.
     Disk,
     /// Behind a server or a process, which the kernel may ask about the file even when its bytes
-    /// are in the page cache: NFS, SMB, Ceph, 9p, FUSE.
+    /// are in the page cache: NFS, SMB, Ceph, Lustre, AFS, Coda, 9p, FUSE. Nearly every system
+    /// call on such a file may wait for it, for ever if it hangs: open, close, fstat, fstatfs,
+    /// mmap, and reading what is in the page cache.
     Remote,
 }
 
 impl Storage {
-    pub(crate) fn of(file: impl AsFd) -> Self {
+    /// That of the file system that `file` lies on, by fstatfs(2). May wait for its server.
+    pub fn of(file: impl AsFd) -> Self {
         fstatfs(file).map_or(Self::Disk, |stat| Self::of_file_system(&stat))
     }
 
@@ -51,9 +55,9 @@ impl Storage {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "magic")]
         match stat.f_type as u32 {
             0x0102_1994 | 0x8584_58f6 | 0x9584_58f6 => Self::Memory,
-            0x6969 | 0xff53_4d42 | 0xfe53_4d42 | 0x00c3_6400 | 0x0102_1997 | 0x6573_5546 => {
-                Self::Remote
-            }
+            // NFS, CIFS, SMB2, SMB, Ceph, Lustre, AFS, kAFS, Coda, 9p, FUSE.
+            0x6969 | 0xff53_4d42 | 0xfe53_4d42 | 0x517b | 0x00c3_6400 | 0x0bd0_0bd0
+            | 0x5346_414f | 0x6b41_4653 | 0x7375_7245 | 0x0102_1997 | 0x6573_5546 => Self::Remote,
             _ => Self::Disk,
         }
     }

@@ -215,7 +215,7 @@ impl<S: Socket> Wire<S> {
         cx: &mut Context<'_>,
         parts: &[PartRef<'_>],
     ) -> Poll<Result<Progress, SendError>> {
-        let room = match self.gate.poll(cx, parts) {
+        let room = match self.gate.poll(cx, parts, &mut self.sink) {
             Poll::Ready(room) => room?,
             Poll::Pending => {
                 self.turn_bytes = 0;
