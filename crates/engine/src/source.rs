@@ -18,6 +18,7 @@ use crate::error::{RangeError, SendError};
 use crate::registry::{self, Owner};
 use crate::residency::{Question, Residency, Storage};
 use crate::sys::mapping::Mapping;
+use crate::sys::mincore::in_memory;
 
 /// What a file was when it was opened: enough to tell it from any other, and from itself changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -112,7 +113,7 @@ impl SourceFile {
             mapping: OnceLock::new(),
             storage,
             asked_only: Once::new(),
-            question: Question::default(),
+            question: Question::of(storage),
             hot_until: AtomicU64::new(0),
         };
         let source = Self { shared: Arc::new(shared) };
@@ -376,7 +377,7 @@ impl FileRange {
         match self.source.storage() {
             Storage::Memory => return self.read_front(max).map(Some),
             Storage::Remote => return Ok(None),
-            Storage::Disk => {}
+            Storage::Disk | Storage::Overlay => {}
         }
         let wanted = usize::try_from(self.len.min(max)).unwrap_or(usize::MAX);
         let mut bytes = BytesMut::zeroed(wanted);
@@ -402,6 +403,13 @@ impl FileRange {
     pub(crate) fn mapped_address(&self) -> Option<usize> {
         let mapping = self.source.shared.mapping.get()?.as_ref().ok()?;
         Some(mapping.address() + usize::try_from(self.position).ok()?)
+    }
+
+    /// Whether the mapping has all of it in memory; see `sys/mincore.rs`.
+    pub(crate) fn is_in_memory(&self) -> Result<Option<bool>, Errno> {
+        let bounds = usize::try_from(self.position).ok().zip(usize::try_from(self.len).ok());
+        let (position, len) = bounds.ok_or(Errno::OVERFLOW)?;
+        in_memory(self.source.mapping()?, position, len)
     }
 
     /// The mapped memory of the range, for system calls.

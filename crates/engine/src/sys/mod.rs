@@ -6,3 +6,4 @@
 
 pub(crate) mod cachestat;
 pub(crate) mod mapping;
+pub(crate) mod mincore;
