@@ -5,5 +5,9 @@
 )]
 
 pub(crate) mod cachestat;
+#[cfg(feature = "device")]
+pub(crate) mod ethtool;
+pub(crate) mod io_uring;
 pub(crate) mod mapping;
 pub(crate) mod mincore;
+pub(crate) mod sockopt;
