@@ -3,8 +3,10 @@
 
 mod cli;
 mod cold;
+mod doctor;
 mod downloads;
 mod faults;
+mod idle;
 mod proof;
 mod stuck;
 mod support;

@@ -24,7 +24,10 @@ mod wire;
 
 pub mod blocking;
 pub mod copies;
+#[cfg(feature = "device")]
+pub mod device;
 pub mod pacing;
+pub mod probe;
 pub mod proof;
 
 pub use delivery::{Delivery, Ledger, Outcome};
