@@ -3,8 +3,10 @@
 
 mod cli;
 mod cold;
+mod doctor;
 mod downloads;
 mod faults;
+mod idle;
 mod lab;
 mod proof;
 mod stuck;

@@ -63,7 +63,14 @@ pub(crate) struct LabFlags {
         long,
         value_name = "FILE",
         conflicts_with_all = [
-            "experiments", "size", "connections", "seconds", "rounds", "verify", "dir", "show_config"
+            "experiments",
+            "size",
+            "connections",
+            "seconds",
+            "rounds",
+            "verify",
+            "dir",
+            "show_config",
         ]
     )]
     pub(crate) from: Option<PathBuf>,

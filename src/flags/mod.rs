@@ -1,10 +1,12 @@
 //! The command line, as clap parses it. One file a command; no work is done here.
 
+mod doctor;
 mod lab;
 mod serve;
 
 use clap::{Parser, Subcommand};
 
+pub(crate) use doctor::{DoctorFlags, Target};
 pub(crate) use lab::{LabFlags, Topic};
 pub(crate) use serve::ServeFlags;
 
@@ -18,6 +20,7 @@ pub(crate) struct Flags {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Doctor(DoctorFlags),
     Lab(LabFlags),
     Serve(ServeFlags),
 }

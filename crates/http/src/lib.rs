@@ -49,6 +49,7 @@
 mod axum;
 mod body;
 mod conditional;
+mod connection;
 mod encoding;
 mod error;
 mod files;

@@ -9,7 +9,7 @@ use http::{HeaderMap, Method, Request, Response};
 
 use crate::body::FileBody;
 use crate::error::RequestError;
-use crate::files::Files;
+use crate::files::{Entry, Files};
 use crate::resolve::TargetPath;
 use crate::respond::respond;
 
@@ -22,6 +22,21 @@ pub(crate) struct FileService {
 impl FileService {
     pub(crate) fn open(directory: &Path) -> io::Result<Self> {
         Ok(Self { files: Files::open(directory)? })
+    }
+
+    /// The response to `request`, which came in at `now`, if it is a file that was looked at just
+    /// now.
+    pub(crate) fn answer_now<B>(
+        &self,
+        request: &Request<B>,
+        now: Instant,
+    ) -> Option<Response<FileBody>> {
+        let (method, headers) = (request.method(), request.headers());
+        if !matches!(*method, Method::GET | Method::HEAD) || wants_recheck(headers) {
+            return None;
+        }
+        let file = self.files.kept(&TargetPath::parse(request.uri().path()).ok()?, now)?;
+        Some(respond(method, headers, Ok(Entry::File(file)), String::new))
     }
 
     /// The response to `request`, which came in at `now`.
