@@ -7,6 +7,7 @@ mod doctor;
 mod downloads;
 mod faults;
 mod idle;
+mod lab;
 mod proof;
 mod stuck;
 mod support;
