@@ -165,8 +165,13 @@ fn check_routes(report: &Value) {
         ("read-write", 4.0, 1.0, 1.0),
     ] {
         assert_eq!(textbook(route, "switches_per_step"), switches, "{route}");
-        assert_eq!(textbook(route, "copies_into_process"), into_process, "{route}");
-        assert_eq!(textbook(route, "copies_into_socket"), into_socket, "{route}");
+        // Where the kernel's copy functions are counted, a few other bytes pass them as well.
+        for (column, copies) in
+            [("copies_into_process", into_process), ("copies_into_socket", into_socket)]
+        {
+            let found = textbook(route, column);
+            assert!((found - copies).abs() < 0.05, "{route}, {column}: {found}");
+        }
         assert_eq!(calls(route, "user_copies"), into_process, "{route}");
     }
     assert!(calls("sendfile", "calls_per_mib") < calls("read-write", "calls_per_mib"));
@@ -243,7 +248,7 @@ fn routes_through_a_device() {
             let said = cell(&report, "routes", "textbook", &keys, "passage");
             assert_eq!(said["said"], passage, "{keys:?}");
             let found = median(&report, "routes", "textbook", &keys, "copies_for_device");
-            assert_eq!(found, copies, "{keys:?}");
+            assert!((found - copies).abs() < 0.05, "{keys:?}: {found}");
         }
     }
     // Two witnesses: the meter and the kernel. One more call of sendfile finds the end.

@@ -26,6 +26,11 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Connections that ask at the same time when each asks only once.
 const ASK_TOGETHER: usize = 16;
+/// So many connections are opened in a row. Some servers let no more than five wait to be
+/// accepted, and who is turned away comes back after a second.
+const CONNECT_TOGETHER: usize = 4;
+/// Enough for a slow server to accept them.
+const CONNECT_PAUSE: Duration = Duration::from_micros(500);
 /// How much of a measurement's time passes before it, on the same connections.
 const WARM_UP_PART: f64 = 0.15;
 
@@ -129,45 +134,76 @@ struct Connection<'a> {
 impl<'a> Clients<'a> {
     /// Connects all of them.
     pub(crate) fn open(load: Load<'a>, stop: &Stop) -> anyhow::Result<Self> {
-        let readiness = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let mut connections = Vec::with_capacity(load.connections);
-        let targets = load.targets.iter().cycle().take(load.connections);
-        for (index, target) in targets.enumerate() {
-            let connection = Connection::open(load.address, target).with_context(|| {
-                format!("connection {} of {} failed", index + 1, load.connections)
-            })?;
-            let data = epoll::EventData::new_u64(index as u64);
-            epoll::add(&readiness, &connection.socket, data, epoll::EventFlags::IN)?;
-            connections.push(connection);
-            if index % 100 == 0 {
-                stop.check()?;
-            }
+        let mut clients = Self::none(load)?;
+        clients.connect(clients.load.connections, stop)?;
+        Ok(clients)
+    }
+
+    /// Connects all of them, and lets each ask once, a few at a time: a server that has many
+    /// connections which have not asked yet may hold a thread for each.
+    pub(crate) fn open_and_ask(
+        load: Load<'a>,
+        patience: Duration,
+        stop: &Stop,
+    ) -> anyhow::Result<Self> {
+        let mut clients = Self::none(load)?;
+        let opened_at = Instant::now();
+        while clients.connections.len() < clients.load.connections {
+            let first = clients.connections.len();
+            clients.connect(clients.load.connections.min(first + ASK_TOGETHER), stop)?;
+            let patience = patience.saturating_sub(opened_at.elapsed());
+            clients.ask_once(first, patience, stop)?;
         }
+        Ok(clients)
+    }
+
+    fn none(load: Load<'a>) -> anyhow::Result<Self> {
         let scratch = Scratch {
             dropped: vec![MaybeUninit::uninit(); DROP_BYTES],
             head: vec![0; HEAD_BYTES_MAX],
             known: (Vec::new(), 0),
         };
+        let readiness = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let connections = Vec::with_capacity(load.connections);
         Ok(Self { load, readiness, connections, scratch, totals: Totals::new()? })
     }
 
-    /// Lets every connection ask once, a few at a time: a server that is asked by all at once
-    /// may close those that wait.
-    pub(crate) fn ask_once(&mut self, patience: Duration, stop: &Stop) -> anyhow::Result<()> {
+    /// Connects until there are `count`.
+    fn connect(&mut self, count: usize, stop: &Stop) -> anyhow::Result<()> {
+        for index in self.connections.len()..count {
+            let target = &self.load.targets[index % self.load.targets.len()];
+            let connection = Connection::open(self.load.address, target);
+            let connection =
+                connection.with_context(|| format!("connection {} failed", index + 1))?;
+            let data = epoll::EventData::new_u64(index as u64);
+            epoll::add(&self.readiness, &connection.socket, data, epoll::EventFlags::IN)?;
+            self.connections.push(connection);
+            if (index + 1) % CONNECT_TOGETHER == 0 {
+                stop.pause(CONNECT_PAUSE)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets every connection from `first` on ask once, and waits for all answers.
+    pub(crate) fn ask_once(
+        &mut self,
+        first: usize,
+        patience: Duration,
+        stop: &Stop,
+    ) -> anyhow::Result<()> {
         self.totals = Totals::new()?;
         let asked_at = Instant::now();
-        let all = self.connections.len();
-        for first in (0..all).step_by(ASK_TOGETHER) {
-            let last = all.min(first + ASK_TOGETHER);
-            for connection in &mut self.connections[first..last] {
-                connection.ask(self.load.verify)?;
-            }
-            while self.totals.requests < last as u64 {
-                stop.check()?;
-                self.turn(false)?;
-                let (answered, waited) = (self.totals.requests, asked_at.elapsed());
-                ensure!(waited < patience, "{answered} of {all} requests answered in {waited:.1?}");
-            }
+        for connection in &mut self.connections[first..] {
+            connection.ask(self.load.verify)?;
+        }
+        let all = (self.connections.len() - first) as u64;
+        while self.totals.requests < all {
+            stop.check()?;
+            self.turn(false)?;
+            let answered = self.totals.requests;
+            let waited = asked_at.elapsed();
+            ensure!(waited < patience, "{answered} of {all} requests answered in {waited:.1?}");
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! What the report says of the machine it was measured on.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 
 use rustix::process::geteuid;
@@ -8,7 +8,7 @@ use rustix::thread::sched_getaffinity;
 
 use crate::lab::report::Machine;
 use crate::lab::stage::congestion_control;
-use crate::serve::file_system_of;
+use crate::mount::Mount;
 
 /// What the system tells of itself; `files` is where the files lie.
 pub(crate) fn machine(files: &Path) -> Machine {
@@ -20,7 +20,7 @@ pub(crate) fn machine(files: &Path) -> Machine {
         processors: sched_getaffinity(None).map_or(0, |allowed| allowed.count()),
         memory_bytes: kibibytes("MemTotal").map(|kib| kib * 1024),
         congestion_control: congestion_control().ok(),
-        file_system: fs::canonicalize(files).ok().and_then(|path| file_system_of(&path)),
+        file_system: file_system_of(files),
         root: geteuid().is_root(),
     }
 }
@@ -39,4 +39,8 @@ fn field(file: &str, name: &str) -> Option<String> {
     let fields = text.lines().filter_map(|line| line.split_once(':'));
     let mut named = fields.filter(|(field, _)| field.trim() == name);
     named.next().map(|(_, value)| value.trim().to_owned())
+}
+
+fn file_system_of(path: &Path) -> Option<String> {
+    Mount::of(&File::open(path).ok()?).map(|mount| mount.file_system)
 }

@@ -133,5 +133,14 @@ fn add_notes(experiment: &mut Experiment) {
 fn command() -> String {
     let words = std::env::args_os().skip(1).map(OsString::into_string);
     let words = words.map(|word| word.unwrap_or_else(|word| word.to_string_lossy().into_owned()));
-    ["pagewire".to_owned()].into_iter().chain(words).collect::<Vec<_>>().join(" ")
+    ["pagewire".to_owned()].into_iter().chain(words.map(quoted)).collect::<Vec<_>>().join(" ")
+}
+
+/// A word as a shell takes it.
+fn quoted(word: String) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word;
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
 }

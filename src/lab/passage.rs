@@ -4,12 +4,14 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::mem::MaybeUninit;
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::mpsc::channel;
 use std::thread;
 
 use anyhow::{Context, ensure};
+use pagewire_engine::copies::{Copies, CopyCounters};
 use pagewire_engine::proof::{self, Passage};
-use pagewire_engine::{Count, Payload, Route, RouteChoice, SourceFile, blocking, pacing};
+use pagewire_engine::{Count, Payload, Report, Route, RouteChoice, SourceFile, blocking, pacing};
 use rustix::event::{Timespec, poll};
 use rustix::net::RecvFlags;
 
@@ -28,31 +30,40 @@ pub(crate) struct Between<'a> {
 }
 
 impl Between<'_> {
-    /// Sends the whole file by `route` and tells what the meter counted.
+    /// Sends the whole file by `route` and tells what the meter counted, and what `counters` in
+    /// the kernel did.
     pub(crate) fn meter(
         self,
         files: &Files,
         target: &Target,
         route: Route,
-    ) -> anyhow::Result<Count> {
+        counters: Option<&CopyCounters>,
+    ) -> anyhow::Result<(Count, Option<Copies>)> {
         let (sender, receiver) = self.connect()?;
         let source = SourceFile::new(File::open(files.on_disk(target))?)?;
-        let report = thread::scope(|scope| {
-            let drain = scope.spawn(|| self.client.run(move || drain(&receiver)));
-            let report = self.server.run(|| {
-                let payload = Payload::new().file(source.whole());
-                Ok(blocking::send(payload, &sender, RouteChoice::Only(route))?)
-            });
-            drop(sender);
-            let drained = drain.join().map_err(|_| anyhow::anyhow!("the receiver panicked"))?;
-            let (report, received) = (report?, drained?);
-            let sent = report.tally.total().bytes;
-            ensure!(received == sent, "{received} of {sent} bytes arrived");
-            Ok(report)
+        let payload = Payload::new().file(source.whole());
+        let (tell, drained) = channel();
+        let (report, copies) = thread::scope(|scope| {
+            // Nobody listens when sending failed, which is told instead.
+            scope.spawn(move || tell.send(self.client.run(move || drain(&receiver))).ok());
+            self.server.run(|| {
+                let send = move || -> anyhow::Result<Report> {
+                    let report = blocking::send(payload, &sender, RouteChoice::Only(route))?;
+                    // Packets are made until the last byte has arrived.
+                    sender.shutdown(Shutdown::Write)?;
+                    let received = drained.recv().context("the receiver panicked")??;
+                    let sent = report.tally.total().bytes;
+                    ensure!(received == sent, "{received} of {sent} bytes arrived");
+                    Ok(report)
+                };
+                let Some(counters) = counters else { return Ok((send()?, None)) };
+                let (report, copies) = counters.count(send)?;
+                Ok((report?, Some(copies)))
+            })
         })?;
         let count = report.tally.route(route);
         ensure!(count.bytes == target.bytes, "the kernel refuses {route} here");
-        Ok(count)
+        Ok((count, copies))
     }
 
     /// Whether bytes pass by reference to the receiver, by `route`.

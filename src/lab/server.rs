@@ -111,10 +111,9 @@ impl Server {
             if let Some(status) = self.child.try_wait()? {
                 bail!("{} does not start ({status}){}", self.name, self.said.words()?);
             }
-            let asked =
-                place.run(|| Clients::open(load.clone(), stop)?.ask_once(START_PATIENCE, stop));
+            let asked = place.run(|| Clients::open_and_ask(load.clone(), START_PATIENCE, stop));
             match asked {
-                Ok(()) => return Ok(Some(())),
+                Ok(_) => return Ok(Some(())),
                 Err(error) => refusal = Some(error),
             }
             stop.check()?;
@@ -170,10 +169,11 @@ impl Server {
         let load = Load { address, targets, connections, time, verify: false };
         let rest = self.resident_bytes();
         let silent = place.run(|| {
-            let mut clients = Clients::open(load, stop)?;
-            clients.ask_once(START_PATIENCE, stop)?;
+            let clients = Clients::open_and_ask(load, START_PATIENCE, stop)?;
             stop.pause(silence)?;
-            Ok(self.resident_bytes())
+            let silent = self.resident_bytes();
+            drop(clients);
+            Ok(silent)
         });
         let silent = silent.with_context(|| format!("{} cannot be measured", self.name))?;
         let grown = silent.saturating_sub(rest);

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::process::geteuid;
 
@@ -121,6 +122,15 @@ impl<'a> Stage<'a> {
             }
         }
         Ok((networks, None))
+    }
+
+    /// The network in which servers are compared most fairly, and what must be known of it.
+    pub(crate) fn fair_network(&self) -> anyhow::Result<(Network, String)> {
+        let (mut networks, why) = self.networks()?;
+        let network = networks.pop().context("there is no network")?;
+        let congestion = &network.congestion;
+        let note = why.unwrap_or_else(|| format!("congestion control {congestion} for all"));
+        Ok((network, note))
     }
 
     fn reno_network(&self) -> anyhow::Result<Network> {

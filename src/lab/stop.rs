@@ -1,4 +1,4 @@
-//! Ctrl-C: SIGINT and SIGTERM ask the lab to stop soon, clean up, and write what it has.
+//! Ctrl-C: SIGINT, SIGTERM and SIGHUP ask the lab to stop soon, clean up, and write what it has.
 
 use std::fmt;
 use std::io;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
 /// Tells whether somebody asked the lab to stop, and waits for that.
@@ -31,10 +31,10 @@ impl fmt::Display for Stopped {
 impl std::error::Error for Stopped {}
 
 impl Stop {
-    /// Catches both signals from now on.
+    /// Catches the signals from now on.
     pub(crate) fn catch() -> anyhow::Result<Self> {
         let (asked, tell) = UnixStream::pair().context("cannot make a pipe for signals")?;
-        for signal in [SIGINT, SIGTERM] {
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
             let tell = tell.try_clone()?;
             pipe::register(signal, tell).context("cannot catch signals")?;
         }

@@ -15,7 +15,7 @@ use crate::lab::process::family;
 use crate::lab::report::{Chart, Column, Experiment, Table, Unit};
 use crate::lab::samples::Samples;
 use crate::lab::server::Server;
-use crate::lab::stage::Stage;
+use crate::lab::stage::{Network, Stage};
 
 const COLD_FILES: usize = 4;
 /// More than the limited disk gives within a round.
@@ -48,7 +48,9 @@ pub(crate) fn run(stage: &Stage<'_>, into: &mut Experiment) -> anyhow::Result<()
         return Ok(());
     }
     let mut samples = Samples::of(table());
-    let ended = measure(stage, &mut samples, &mut into.notes);
+    let (network, note) = stage.fair_network()?;
+    into.notes.push(note);
+    let ended = measure(stage, &network, &mut samples, &mut into.notes);
     samples.fill_parts(RATE_KEPT, "beside_requests_per_second", "alone_requests_per_second");
     samples.fill_parts(P99_GROWN, "beside_p99_us", "alone_p99_us");
     into.finding = finding(&samples);
@@ -84,6 +86,7 @@ struct Limited {
 
 fn measure(
     stage: &Stage<'_>,
+    network: &Network,
     samples: &mut Samples,
     notes: &mut Vec<String>,
 ) -> anyhow::Result<()> {
@@ -95,7 +98,7 @@ fn measure(
     let mut servers = Vec::new();
     for peer in peers()? {
         samples.row(&[peer.name()]);
-        match stage.start(&peer, &stage.server)? {
+        match stage.start(&peer, &network.server)? {
             Ok(server) => servers.push(limited(stage, server, notes)?),
             Err(why) => samples.miss(&[peer.name()], &why),
         }
@@ -103,7 +106,7 @@ fn measure(
     stage.expect(stage.rounds(ROUNDS) * servers.len() * 2);
     for _ in 0..stage.rounds(ROUNDS) {
         for Limited { server, .. } in &servers {
-            if let Err(why) = one_round(stage, server, &hot, &cold, samples)? {
+            if let Err(why) = one_round(stage, network, server, [&hot, &cold], samples)? {
                 samples.miss(&[&server.name], &why);
             }
         }
@@ -139,15 +142,15 @@ fn limited(stage: &Stage<'_>, server: Server, notes: &mut Vec<String>) -> anyhow
 
 fn one_round(
     stage: &Stage<'_>,
+    network: &Network,
     server: &Server,
-    hot: &[Target],
-    cold: &[Target],
+    [hot, cold]: [&[Target]; 2],
     samples: &mut Samples,
 ) -> anyhow::Result<Result<(), String>> {
     cold.iter().try_for_each(|target| stage.files.chill(target))?;
     let time = stage.time(TIME_MS);
     let connections = stage.connections(HOT_CONNECTIONS);
-    let alone = match stage.measure(server, &stage.client, hot, connections, time)? {
+    let alone = match stage.measure(server, &network.client, hot, connections, time)? {
         Ok(alone) => alone,
         Err(why) => return Ok(Err(why)),
     };
@@ -155,7 +158,7 @@ fn one_round(
     let cold_time = HEAD_START + time.mul_f64(1.3);
     let (downloads, beside) = thread::scope(|scope| {
         let verify = stage.flags.verify;
-        let client = &stage.client;
+        let client = &network.client;
         let download =
             move || server.measure(client, cold, COLD_FILES, cold_time, verify, &stage.stop);
         let downloads = scope.spawn(download);

@@ -11,7 +11,8 @@ use crate::lab::files::KIB;
 use crate::lab::peers::{Kind, Peer};
 use crate::lab::report::{Cell, Chart, Column, Experiment, Scale, Table, Unit};
 use crate::lab::samples::Samples;
-use crate::lab::stage::Stage;
+use crate::lab::server::Server;
+use crate::lab::stage::{Network, Stage};
 
 const COUNTS: [usize; 5] = [1, 10, 100, 1000, 10_000];
 const FILE_BYTES: u64 = 4 * KIB;
@@ -39,7 +40,9 @@ pub(crate) fn run(stage: &Stage<'_>, into: &mut Experiment) -> anyhow::Result<()
             .to_owned(),
     );
     let mut samples = Samples::of(table());
-    let ended = measure(stage, &counts, &mut samples);
+    let (network, note) = stage.fair_network()?;
+    into.notes.push(note);
+    let ended = measure(stage, &network, &counts, &mut samples);
     into.finding = finding(&counts, &samples);
     into.tables.push(samples.into_table());
     into.charts.extend([
@@ -74,7 +77,12 @@ fn peers() -> anyhow::Result<Vec<Peer>> {
     Ok(peers)
 }
 
-fn measure(stage: &Stage<'_>, counts: &[usize], samples: &mut Samples) -> anyhow::Result<()> {
+fn measure(
+    stage: &Stage<'_>,
+    network: &Network,
+    counts: &[usize],
+    samples: &mut Samples,
+) -> anyhow::Result<()> {
     let targets = [stage.file(stage.size(FILE_BYTES))?];
     let peers = peers()?;
     stage.expect(counts.len() * peers.len() * (stage.rounds(ROUNDS) + 1));
@@ -84,19 +92,19 @@ fn measure(stage: &Stage<'_>, counts: &[usize], samples: &mut Samples) -> anyhow
         for peer in &peers {
             let keys = [size.as_str(), peer.name()];
             samples.row(&keys);
-            match stage.start(peer, &stage.server)? {
+            match stage.start(peer, &network.server)? {
                 Ok(server) => servers.push(server),
                 Err(why) => samples.miss(&keys, &why),
             }
         }
         for server in &servers {
-            weigh(stage, server, *count, samples)?;
+            weigh(stage, network, server, *count, samples)?;
         }
         for _ in 0..stage.rounds(ROUNDS) {
             for server in &servers {
                 let keys = [size.as_str(), server.name.as_str()];
                 let time = stage.time(TIME_MS);
-                match stage.measure(server, &stage.client, &targets, *count, time)? {
+                match stage.measure(server, &network.client, &targets, *count, time)? {
                     Ok(outcome) => add_load(samples, &keys, &outcome),
                     Err(why) => samples.miss(&keys, &why),
                 }
@@ -109,7 +117,8 @@ fn measure(stage: &Stage<'_>, counts: &[usize], samples: &mut Samples) -> anyhow
 /// Looks at the memory of a server that was just started.
 fn weigh(
     stage: &Stage<'_>,
-    server: &crate::lab::server::Server,
+    network: &Network,
+    server: &Server,
     count: usize,
     samples: &mut Samples,
 ) -> anyhow::Result<()> {
@@ -120,7 +129,7 @@ fn weigh(
         samples.say(&keys, MEMORY, Cell::missing("too few connections to show in memory"));
         return Ok(());
     }
-    match stage.idle(server, &stage.client, count, SILENCE)? {
+    match stage.idle(server, &network.client, count, SILENCE)? {
         Ok(idle) => samples.add(&keys, MEMORY, idle.connection_bytes),
         Err(why) => samples.say(&keys, MEMORY, Cell::missing(why)),
     }

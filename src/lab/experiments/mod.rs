@@ -50,7 +50,7 @@ pub(crate) fn bytes_on_disk(topics: &[Topic], stage: &Stage<'_>) -> u64 {
     shared.into_iter().chain(cold).sum()
 }
 
-const UNANSWERED: &str = "no response ended within a measurement";
+const UNANSWERED: &str = "none ended in time";
 
 /// The columns of whatever a load measures.
 fn load_columns() -> Vec<Column> {
@@ -66,7 +66,8 @@ fn load_columns() -> Vec<Column> {
 
 /// Adds one outcome to a row that has the columns of `load_columns`.
 fn add_load(samples: &mut Samples, keys: &[&str], outcome: &Outcome) {
-    samples.add(keys, "requests_per_second", outcome.rate());
+    let rate = (outcome.requests > 0).then(|| outcome.rate());
+    samples.add_or(keys, "requests_per_second", rate, UNANSWERED);
     samples.add(keys, "rate_bytes_per_second", outcome.bytes_per_second());
     for (column, part) in [("p50_us", 0.5), ("p99_us", 0.99)] {
         let latency = (outcome.requests > 0).then(|| outcome.latency(part) * 1e6);

@@ -21,7 +21,7 @@ const SMALL_BYTES_MAX: u64 = 16 * KIB;
 const ROUNDS: usize = 5;
 const TIME_MS: u64 = 400;
 /// Connections that fall silent after one request each.
-const IDLE_CONNECTIONS: usize = 1000;
+const IDLE_CONNECTIONS: usize = 500;
 /// How long they are silent before memory is looked at.
 const SILENCE: Duration = Duration::from_secs(1);
 const OURS: &str = "pagewire";

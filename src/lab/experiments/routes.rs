@@ -2,6 +2,7 @@
 //! route, on loopback and through a device with and without its features.
 
 use anyhow::bail;
+use pagewire_engine::copies::CopyCounters;
 use pagewire_engine::proof::Passage;
 use pagewire_engine::{Count, Route, RouteChoice};
 
@@ -13,7 +14,7 @@ use crate::lab::peers::Peer;
 use crate::lab::place::Place;
 use crate::lab::report::{Cell, Chart, Column, Experiment, Table, Unit, textbook_columns};
 use crate::lab::samples::Samples;
-use crate::lab::server::Server;
+use crate::lab::server::{START_PATIENCE, Server};
 use crate::lab::stage::Stage;
 use crate::lab::stop::Stopped;
 use crate::lab::trace::{Calls, Trace};
@@ -38,6 +39,8 @@ pub(crate) fn sizes(stage: &Stage<'_>) -> Vec<u64> {
 struct Found {
     textbook: Samples,
     calls: Samples,
+    /// Of the bytes that the kernel's copy functions move, where it has them.
+    counters: Option<CopyCounters>,
 }
 
 /// A way from server to client.
@@ -53,7 +56,18 @@ struct Path<'a> {
 pub(crate) fn run(stage: &Stage<'_>, into: &mut Experiment) -> anyhow::Result<()> {
     into.title = "Routes".to_owned();
     into.question = "What does each route cost, and who copies?".to_owned();
-    let mut found = Found { textbook: textbook(), calls: calls() };
+    let counters = match CopyCounters::open() {
+        Ok(counters) => {
+            into.notes.push(COUNTED.to_owned());
+            Some(counters)
+        }
+        Err(why) => {
+            into.notes.push(TOLD.to_owned());
+            into.notes.push(format!("the kernel's copy functions were not counted: {why}"));
+            None
+        }
+    };
+    let mut found = Found { textbook: textbook(), calls: calls(), counters };
     let ended = found.measure(stage, &mut into.notes);
     into.finding = found.finding();
     let textbook = found.textbook.into_table();
@@ -84,12 +98,15 @@ fn picture(table: &Table) -> Chart {
     Chart::Textbook { title, table: TEXTBOOK.to_owned(), rows }
 }
 
-const NOTES: [&str; 4] = [
+const COUNTED: &str = "copies are the bytes that the kernel's copy functions moved for the sender \
+    (kprobes), for each byte sent";
+const TOLD: &str = "copies into the process are counted by the meter; copies into the socket and \
+    for the device are told by overwriting what was sent before the receiver reads it (the \
+    mutation oracle): a device that passes references on copies nothing for anybody, one that \
+    cannot gather copies whatever it is given";
+
+const NOTES: [&str; 2] = [
     "copies are those by the processor; a device moves each byte once more, and a disk once before",
-    "copies into the process are counted by the meter; copies into the socket and for the device \
-     are told by overwriting what was sent before the receiver reads it (the mutation oracle)",
-    "a device that passes references on copies nothing for anybody; one that cannot gather copies \
-     whatever it is given",
     "strace counts one download of the file, every call of the server included; rate and CPU are \
      measured without it",
 ];
@@ -162,7 +179,7 @@ impl Found {
         Ok(())
     }
 
-    /// Switches by the meter; copies by the meter and the oracle.
+    /// Switches by the meter; copies by the meter and the oracle, or by counters in the kernel.
     fn find_copies(
         &mut self,
         stage: &Stage<'_>,
@@ -171,17 +188,26 @@ impl Found {
         route: Route,
     ) -> anyhow::Result<()> {
         let between = Between { server: path.server, client: path.client };
-        let count = between.meter(&stage.files, target, route)?;
+        let counters = self.counters.as_ref();
+        let (count, copies) = between.meter(&stage.files, target, route, counters)?;
         let passage = between.oracle(&stage.files, route)?;
         let keys = [path.name, route.name()];
-        let textbook = &mut self.textbook;
-        textbook.add(&keys, "switches_per_step", 2.0 * ratio(count.calls, count.steps));
-        let user_copies = ratio(count.user_copied_bytes, count.bytes);
-        textbook.add(&keys, "copies_into_process", user_copies);
-        textbook.say(&keys, PASSAGE, Cell::said(passage.to_string()));
+        self.textbook.add(&keys, "switches_per_step", 2.0 * ratio(count.calls, count.steps));
+        self.textbook.say(&keys, PASSAGE, Cell::said(passage.to_string()));
         if path.features.is_none() {
             self.add_meter(route, &count);
         }
+        if let Some(copies) = copies {
+            for (column, bytes) in [
+                (INTO_PROCESS, copies.out_of_file),
+                (INTO_SOCKET, copies.user_memory),
+                (FOR_DEVICE, copies.packets),
+            ] {
+                self.textbook.add(&keys, column, ratio(bytes, count.bytes));
+            }
+            return Ok(());
+        }
+        self.textbook.add(&keys, INTO_PROCESS, ratio(count.user_copied_bytes, count.bytes));
         let is_user_memory = matches!(route, Route::ReadWrite | Route::MmapWrite);
         let into_socket = if is_user_memory {
             between.socket_copies_memory()?
@@ -190,7 +216,7 @@ impl Found {
             let loopback = Between { server: &stage.server, client: &stage.client };
             loopback.oracle(&stage.files, route)? == Passage::Copied
         };
-        self.textbook.add(&keys, "copies_into_socket", f64::from(u8::from(into_socket)));
+        self.textbook.add(&keys, INTO_SOCKET, f64::from(u8::from(into_socket)));
         let gathers = between.oracle(&stage.files, Route::Sendfile)? == Passage::ByReference;
         let for_device = match path.features {
             None => Some(0.0),
@@ -200,8 +226,8 @@ impl Found {
             Some(_) => None,
         };
         match for_device {
-            Some(copies) => self.textbook.add(&keys, "copies_for_device", copies),
-            None => self.textbook.say(&keys, "copies_for_device", Cell::missing(HIDDEN)),
+            Some(copies) => self.textbook.add(&keys, FOR_DEVICE, copies),
+            None => self.textbook.say(&keys, FOR_DEVICE, Cell::missing(HIDDEN)),
         }
         Ok(())
     }
@@ -245,7 +271,7 @@ impl Found {
             let keys = [LOOPBACK, route.name()];
             let median = |column| self.textbook.median(&keys, column);
             let switches = Unit::Switches.print(median("switches_per_step")?);
-            let copies = median("copies_into_process")? + median("copies_into_socket")?;
+            let copies = median(INTO_PROCESS)? + median(INTO_SOCKET)?;
             let cost = Unit::CentisecondsPerGigabyte.print(median("cpu_cs_per_gb")?);
             let copies = Unit::Copies.print(copies);
             Some(format!("{route} {switches} switches a step, {copies} copies, {cost} cs/GB"))
@@ -258,6 +284,9 @@ impl Found {
     }
 }
 
+const INTO_PROCESS: &str = "copies_into_process";
+const INTO_SOCKET: &str = "copies_into_socket";
+const FOR_DEVICE: &str = "copies_for_device";
 const PASSAGE: &str = "passage";
 const TRACED: [&str; 2] = ["traced_calls_per_mib", "traced_all_calls_per_mib"];
 
@@ -269,7 +298,7 @@ fn traced(stage: &Stage<'_>, server: &Server, target: &Target) -> anyhow::Result
     stage.client.run(|| {
         let mut client = Clients::open(load, &stage.stop)?;
         let trace = Trace::attach(server.pid(), &stage.stop)?;
-        client.ask_once(crate::lab::server::START_PATIENCE, &stage.stop)?;
+        client.ask_once(0, START_PATIENCE, &stage.stop)?;
         trace.finish()
     })
 }
