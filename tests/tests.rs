@@ -5,6 +5,7 @@ mod cli;
 mod cold;
 mod downloads;
 mod faults;
+mod listing;
 mod proof;
 mod stuck;
 mod support;

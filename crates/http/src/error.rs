@@ -37,6 +37,15 @@ pub enum RequestError {
     /// No descriptors left.
     #[error("this server has too many files open; try again")]
     Exhausted,
+    /// A directory holds more than is ever listed or packed.
+    #[error("this directory holds more than {max} entries")]
+    TooManyEntries {
+        /// The most entries.
+        max: usize,
+    },
+    /// Too many directories are being read.
+    #[error("this server is busy with other directories; try again")]
+    Busy,
     /// The file system failed.
     #[error("the file could not be opened")]
     Io(#[source] io::Error),
@@ -54,7 +63,11 @@ impl RequestError {
             | Self::Outside
             | Self::Permission
             | Self::NotRegular => true,
-            Self::Method | Self::Exhausted | Self::Io(_) => false,
+            Self::Method
+            | Self::TooManyEntries { .. }
+            | Self::Exhausted
+            | Self::Busy
+            | Self::Io(_) => false,
         }
     }
 
@@ -63,8 +76,10 @@ impl RequestError {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Nul | Self::DotDot => StatusCode::BAD_REQUEST,
             Self::Missing | Self::NoIndex | Self::Outside => StatusCode::NOT_FOUND,
-            Self::Permission | Self::NotRegular => StatusCode::FORBIDDEN,
-            Self::Exhausted => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Permission | Self::NotRegular | Self::TooManyEntries { .. } => {
+                StatusCode::FORBIDDEN
+            }
+            Self::Exhausted | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Io(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

@@ -49,6 +49,10 @@ impl Files {
         Ok(Self { root, open: Cache::new(open_files_max()), started: Instant::now() })
     }
 
+    pub(crate) fn root(&self) -> &Root {
+        &self.root
+    }
+
     /// What lies at `target`, at most [`UNCHECKED_MAX`] before `now`; at `now` when `recheck`.
     ///
     /// Names that the kernel has in its cache are looked up here; others on a thread that may

@@ -53,6 +53,7 @@ mod encoding;
 mod error;
 mod files;
 mod limits;
+mod listing;
 mod offer;
 mod partial;
 mod range;

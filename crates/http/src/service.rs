@@ -10,6 +10,7 @@ use http::{HeaderMap, Method, Request, Response};
 use crate::body::FileBody;
 use crate::error::RequestError;
 use crate::files::Files;
+use crate::listing::Listing;
 use crate::resolve::TargetPath;
 use crate::respond::respond;
 
@@ -17,11 +18,17 @@ use crate::respond::respond;
 #[derive(Debug)]
 pub(crate) struct FileService {
     files: Files,
+    /// What answers for directories without an index.html.
+    listing: Option<Listing>,
+    /// Names that start with a dot are served, too.
+    hidden: bool,
 }
 
 impl FileService {
-    pub(crate) fn open(directory: &Path) -> io::Result<Self> {
-        Ok(Self { files: Files::open(directory)? })
+    pub(crate) fn open(directory: &Path, listing: bool, hidden: bool) -> io::Result<Self> {
+        let files = Files::open(directory)?;
+        let listing = listing.then(|| Listing::new(files.root().clone(), directory, hidden));
+        Ok(Self { files, listing, hidden })
     }
 
     /// The response to `request`, which came in at `now`.
@@ -31,10 +38,23 @@ impl FileService {
             Method::GET | Method::HEAD => TargetPath::parse(request.uri().path()),
             _ => Err(RequestError::Method),
         };
+        let target = match target {
+            Ok(target) if !self.hidden && target.is_hidden() => Err(RequestError::Missing),
+            target => target,
+        };
         match target {
             Err(error) => respond(method, request.headers(), Err(error), String::new),
             Ok(target) => {
                 let found = self.files.find(&target, now, wants_recheck(request.headers())).await;
+                let found = match (&self.listing, found) {
+                    (Some(listing), Err(RequestError::NoIndex)) => {
+                        match listing.answer(request, &target).await {
+                            Ok(page) => return page,
+                            Err(error) => Err(error),
+                        }
+                    }
+                    (_, found) => found,
+                };
                 respond(method, request.headers(), found, || match request.uri().query() {
                     None => target.with_slash(),
                     Some(query) => format!("{}?{query}", target.with_slash()),
