@@ -1,6 +1,7 @@
 //! The one integration binary: the real `pagewire` against real clients and real faults.
 #![cfg(test)]
 
+mod archives;
 mod cli;
 mod cold;
 mod downloads;

@@ -85,11 +85,11 @@ pub(crate) fn conditioned(
     }
 }
 
-fn failed() -> Response<FileBody> {
+pub(crate) fn failed() -> Response<FileBody> {
     text(StatusCode::PRECONDITION_FAILED, "the file is another")
 }
 
-fn not_modified(mut response: Response<FileBody>) -> Response<FileBody> {
+pub(crate) fn not_modified(mut response: Response<FileBody>) -> Response<FileBody> {
     *response.status_mut() = StatusCode::NOT_MODIFIED;
     for name in [CONTENT_LENGTH, CONTENT_TYPE, CONTENT_ENCODING, ACCEPT_RANGES] {
         response.headers_mut().remove(name);
@@ -97,7 +97,7 @@ fn not_modified(mut response: Response<FileBody>) -> Response<FileBody> {
     response.map(|_| FileBody::default())
 }
 
-fn unsatisfiable(len: u64) -> Response<FileBody> {
+pub(crate) fn unsatisfiable(len: u64) -> Response<FileBody> {
     let mut response = text(StatusCode::RANGE_NOT_SATISFIABLE, "no such range");
     response.headers_mut().insert(CONTENT_RANGE, header(format!("bytes */{len}")));
     response

@@ -233,7 +233,7 @@ pub(crate) fn open_path(path: &Path) -> Result<SourceFile, RequestError> {
     source_of(opened)
 }
 
-fn source_of(opened: OwnedFd) -> Result<SourceFile, RequestError> {
+pub(crate) fn source_of(opened: OwnedFd) -> Result<SourceFile, RequestError> {
     SourceFile::new(File::from(opened)).map_err(|error| {
         if error.kind() == io::ErrorKind::InvalidInput {
             RequestError::NotRegular

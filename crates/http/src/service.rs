@@ -1,12 +1,14 @@
 //! From a request to its response: over the open files and the pure rooms. Knows no sockets.
 
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Instant;
 
 use http::header::CACHE_CONTROL;
 use http::{HeaderMap, Method, Request, Response};
 
+use crate::archive::{self, Archives};
 use crate::body::FileBody;
 use crate::error::RequestError;
 use crate::files::Files;
@@ -20,6 +22,8 @@ pub(crate) struct FileService {
     files: Files,
     /// What answers for directories without an index.html.
     listing: Option<Listing>,
+    /// What packs folders, where they are listed.
+    archives: Option<Archives>,
     /// Names that start with a dot are served, too.
     hidden: bool,
 }
@@ -27,8 +31,22 @@ pub(crate) struct FileService {
 impl FileService {
     pub(crate) fn open(directory: &Path, listing: bool, hidden: bool) -> io::Result<Self> {
         let files = Files::open(directory)?;
-        let listing = listing.then(|| Listing::new(files.root().clone(), directory, hidden));
-        Ok(Self { files, listing, hidden })
+        let name = name_of(directory);
+        let root = || files.root().clone();
+        let archives = listing.then(|| Archives::new(root(), name.clone(), hidden));
+        let listing = listing.then(|| Listing::new(root(), &name, hidden));
+        Ok(Self { files, listing, archives, hidden })
+    }
+
+    /// The answer to a request for a folder as an archive; `None` for any other.
+    async fn packed<B>(
+        &self,
+        request: &Request<B>,
+        target: &TargetPath,
+    ) -> Option<Result<Response<FileBody>, RequestError>> {
+        let archives = self.archives.as_ref().filter(|_| target.is_directory())?;
+        let format = archive::asked(request.uri().query())?;
+        Some(archives.answer(request, target, format).await)
     }
 
     /// The response to `request`, which came in at `now`.
@@ -45,6 +63,11 @@ impl FileService {
         match target {
             Err(error) => respond(method, request.headers(), Err(error), String::new),
             Ok(target) => {
+                if let Some(answer) = self.packed(request, &target).await {
+                    return answer.unwrap_or_else(|error| {
+                        respond(method, request.headers(), Err(error), String::new)
+                    });
+                }
                 let found = self.files.find(&target, now, wants_recheck(request.headers())).await;
                 let found = match (&self.listing, found) {
                     (Some(listing), Err(RequestError::NoIndex)) => {
@@ -62,6 +85,13 @@ impl FileService {
             }
         }
     }
+}
+
+/// What the directory at this path is called.
+fn name_of(directory: &Path) -> Box<[u8]> {
+    let absolute = std::fs::canonicalize(directory).ok();
+    let name = absolute.as_deref().and_then(Path::file_name);
+    name.map_or(b"files".as_slice(), OsStrExt::as_bytes).into()
 }
 
 /// `Cache-Control: no-cache` (RFC 9111, section 5.2.1.4): nothing is taken for unchanged.

@@ -12,8 +12,6 @@ mod readme;
 mod show;
 
 use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,11 +49,9 @@ pub(crate) struct Listing {
 }
 
 impl Listing {
-    /// `directory` is where the root was opened.
-    pub(crate) fn new(root: Root, directory: &Path, hidden: bool) -> Self {
-        let absolute = std::fs::canonicalize(directory);
-        let name = absolute.ok().and_then(|path| Some(show::name(path.file_name()?.as_bytes())));
-        let root_name = Arc::from(name.unwrap_or_else(|| "files".to_owned()));
+    /// `name` is what the root is called.
+    pub(crate) fn new(root: Root, name: &[u8], hidden: bool) -> Self {
+        let root_name = Arc::from(show::name(name));
         Self { root, root_name, hidden, turns: Arc::new(Semaphore::new(READ_AT_ONCE)) }
     }
 
