@@ -83,6 +83,11 @@ impl Layout {
         &self.members
     }
 
+    /// What it was made of; nothing can be asked of it any more.
+    pub(crate) fn take_members(&mut self) -> Vec<Member> {
+        std::mem::take(&mut self.members)
+    }
+
     /// What lies at `position`; nothing past the end.
     pub(crate) fn piece_at(&self, position: u64) -> Option<Piece> {
         if position < self.members_end {

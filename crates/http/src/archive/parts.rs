@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use pagewire_engine::{Part, Payload, SendError, SourceFile};
+use tokio::runtime::Handle;
 
 use crate::archive::checksum::{Checksums, Running};
 use crate::archive::layout::{Format, Layout, Piece, What};
@@ -33,6 +34,16 @@ pub(crate) struct Archive {
     /// The directory that is packed, below the root.
     pub(crate) directory: PathBuf,
     pub(crate) checksums: Arc<Checksums>,
+}
+
+impl Drop for Archive {
+    /// To free a million names takes long enough to be felt on the event loop, where bodies end.
+    fn drop(&mut self) {
+        if let Ok(runtime) = Handle::try_current() {
+            let members = self.layout.take_members();
+            runtime.spawn_blocking(move || drop(members));
+        }
+    }
 }
 
 /// What is left to be sent of an archive.
