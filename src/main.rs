@@ -1,7 +1,9 @@
 //! The `pagewire` program: parse, run one command, exit code.
 #![forbid(unsafe_code)]
 
+mod doctor;
 mod flags;
+mod mount;
 mod serve;
 
 use std::process::ExitCode;
@@ -10,8 +12,14 @@ use clap::Parser;
 
 use crate::flags::{Command, Flags};
 
+/// It gives memory back: what ten thousand connections needed while they were busy, the C
+/// library's keeps, because something small still lies on every page of it.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let ran = match Flags::parse().command {
+        Command::Doctor(flags) => return doctor::run(&flags),
         Command::Serve(flags) => serve::run(&flags),
     };
     match ran {

@@ -326,6 +326,8 @@ fn archives_go_with_the_listing() {
     fs::write(dir.path().join("index.html"), "index").unwrap();
     let server = Server::start(dir.path(), &[]);
     let name = dir.path().file_name().unwrap().to_str().unwrap();
+    // The index is kept open from here on, and is not what is asked for next.
+    assert_eq!(ask(&server, "/").answer().body, b"index");
     let Answer { head, body } = ask(&server, "/?tar").answer();
     // A directory with an index can be packed, too: its header, the file's, one block, the end.
     assert_eq!((head.status, body.len()), (200, 512 + 512 + 512 + 1024));

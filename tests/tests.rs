@@ -4,8 +4,10 @@
 mod archives;
 mod cli;
 mod cold;
+mod doctor;
 mod downloads;
 mod faults;
+mod idle;
 mod listing;
 mod proof;
 mod stuck;

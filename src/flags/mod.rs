@@ -1,9 +1,11 @@
 //! The command line, as clap parses it. One file a command; no work is done here.
 
+mod doctor;
 mod serve;
 
 use clap::{Parser, Subcommand};
 
+pub(crate) use doctor::{DoctorFlags, Target};
 pub(crate) use serve::ServeFlags;
 
 /// Serves files with the fewest copies the kernel allows, and says which way each byte took.
@@ -16,5 +18,6 @@ pub(crate) struct Flags {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Doctor(DoctorFlags),
     Serve(ServeFlags),
 }

@@ -1,7 +1,7 @@
 //! What is printed at start: where the server is, what it serves, and which routes this kernel
 //! and file system offer, measured at that moment.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -9,6 +9,7 @@ use std::path::Path;
 use pagewire_engine::{Route, proof};
 
 use crate::flags::ServeFlags;
+use crate::mount::Mount;
 
 pub(crate) fn print(flags: &ServeFlags, addresses: &[SocketAddr]) -> io::Result<()> {
     let directory = fs::canonicalize(&flags.directory)?;
@@ -58,16 +59,7 @@ fn routes_here(directory: &Path) -> String {
     format!("routes here, measured on loopback{place}: {}", passages.join(", "))
 }
 
-/// The type of the file system that `path` lies on, by the longest mount point above it.
+/// The type of the file system that `path` lies on.
 fn file_system_of(path: &Path) -> Option<String> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    let mounts = mounts.lines().filter_map(|line| {
-        // proc(5): the fifth field is the mount point; the type follows a lone dash.
-        let (mount, file_system) = line.split_once(" - ")?;
-        let mount_point = mount.split(' ').nth(4)?.replace("\\040", " ");
-        let file_system = file_system.split(' ').next()?.to_owned();
-        path.starts_with(&mount_point).then_some((mount_point.len(), file_system))
-    });
-    // Of equal mount points the last one lies on top.
-    mounts.max_by_key(|(len, _)| *len).map(|(_, file_system)| file_system)
+    Mount::of(&File::open(path).ok()?).map(|mount| mount.file_system)
 }

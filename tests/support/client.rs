@@ -116,6 +116,16 @@ impl Peer {
         }
     }
 
+    /// Panics if anything comes, or the connection ends, within so many milliseconds.
+    #[track_caller]
+    pub(crate) fn assert_silent(&mut self, milliseconds: u64) {
+        self.0.set_read_timeout(Some(Duration::from_millis(milliseconds))).unwrap();
+        let read = self.0.read(&mut [0]);
+        let silent = read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        assert!(silent, "{read:?}");
+        self.0.set_read_timeout(Some(PATIENCE)).unwrap();
+    }
+
     /// Says that nothing more will be asked.
     pub(crate) fn finish_asking(&self) {
         self.0.shutdown(std::net::Shutdown::Write).unwrap();

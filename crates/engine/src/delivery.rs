@@ -245,7 +245,7 @@ impl Delivery {
         }
         let account = Arc::clone(&self.account);
         let run = Arc::new(Run { bytes, copied, arrived: AtomicBool::new(false), account });
-        registry::insert(run.bytes.as_ptr().addr(), Owner::Run(Arc::downgrade(&run)));
+        registry::insert(&run.bytes, Owner::Run(Arc::downgrade(&run)));
         Bytes::from_owner(Traced(run))
     }
 

@@ -23,7 +23,10 @@ mod transfer;
 mod wire;
 
 pub mod blocking;
+#[cfg(feature = "device")]
+pub mod device;
 pub mod pacing;
+pub mod probe;
 pub mod proof;
 
 pub use delivery::{Delivery, Ledger, Outcome};

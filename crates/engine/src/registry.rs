@@ -30,17 +30,24 @@ pub(crate) enum Recognised {
 /// overlap. A borrowed slice keeps its memory alive. So a slice that starts inside a registered
 /// mapping *is* bytes of that file, whoever made the slice, and one that starts where a run does
 /// is that run, untouched.
-static REGISTERED: RwLock<BTreeMap<usize, Owner>> = RwLock::new(BTreeMap::new());
+static REGISTERED: RwLock<BTreeMap<usize, Registered>> = RwLock::new(BTreeMap::new());
 
-pub(crate) fn insert(address: usize, owner: Owner) {
-    registered_mut().insert(address, owner);
+struct Registered {
+    /// The first address behind it.
+    end: usize,
+    owner: Owner,
+}
+
+pub(crate) fn insert(memory: &[u8], owner: Owner) {
+    let start = memory.as_ptr().addr();
+    registered_mut().insert(start, Registered { end: start + memory.len(), owner });
 }
 
 pub(crate) fn remove(address: usize) {
     registered_mut().remove(&address);
 }
 
-fn registered_mut() -> RwLockWriteGuard<'static, BTreeMap<usize, Owner>> {
+fn registered_mut() -> RwLockWriteGuard<'static, BTreeMap<usize, Registered>> {
     REGISTERED.write().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -48,10 +55,13 @@ fn registered_mut() -> RwLockWriteGuard<'static, BTreeMap<usize, Owner>> {
 pub(crate) fn recognise(slice: &[u8]) -> Option<Recognised> {
     let address = slice.as_ptr().addr();
     let registered = REGISTERED.read().unwrap_or_else(PoisonError::into_inner);
-    let (start, owner) = registered.range(..=address).next_back()?;
+    let (start, found) = registered.range(..=address).next_back()?;
+    if address >= found.end {
+        return None;
+    }
     let start = *start;
     // Cloned, because the last holder of what is upgraded here takes it out of the registry.
-    let owner = owner.clone();
+    let owner = found.owner.clone();
     drop(registered);
     match owner {
         Owner::File(source) => {

@@ -191,7 +191,7 @@ impl SourceFile {
             let mapping = Mapping::of(&self.shared.file, len)
                 .map_err(|refusal| Errno::from_io_error(&refusal).unwrap_or(Errno::NODEV))?;
             let owner = Owner::File(WeakSource(Arc::downgrade(&self.shared)));
-            registry::insert(mapping.address(), owner);
+            registry::insert(mapping.as_slice(), owner);
             Ok(mapping)
         });
         made.as_ref().map_err(|refusal| *refusal)

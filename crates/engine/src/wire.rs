@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -79,11 +80,25 @@ pub struct Wire<S> {
     sink: Sink,
     gate: Gate,
     meter: Option<Arc<Meter>>,
-    ledger: Ledger,
+    entry: Entry,
+    /// Bytes to be read again before those of the socket.
+    unread: Bytes,
     /// Bytes moved since the last time that this wire made its task wait.
     turn_bytes: u64,
     /// A payload is under way, or was abandoned half sent.
     sending: bool,
+}
+
+/// This wire's side of its ledger, which is closed with it.
+#[derive(Debug, Default)]
+struct Entry {
+    ledger: Ledger,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.ledger.close();
+    }
 }
 
 impl<S: Socket> Wire<S> {
@@ -99,7 +114,8 @@ impl<S: Socket> Wire<S> {
             sink: Sink::new(choice),
             gate: Gate::default(),
             meter: None,
-            ledger: Ledger::default(),
+            entry: Entry::default(),
+            unread: Bytes::new(),
             turn_bytes: 0,
             sending: false,
         }
@@ -116,7 +132,21 @@ impl<S: Socket> Wire<S> {
     /// above it.
     #[must_use]
     pub fn ledger(&self) -> Ledger {
-        self.ledger.clone()
+        self.entry.ledger.clone()
+    }
+
+    /// Has `bytes`, which were read from this socket already, read once more, before what is to
+    /// come.
+    #[must_use]
+    pub fn with_unread(mut self, bytes: Bytes) -> Self {
+        self.unread = bytes;
+        self
+    }
+
+    /// The socket, without the wire: between two requests it is all that has to be kept. What was
+    /// written through the wire and is not yet sent will not be.
+    pub fn into_socket(self) -> S {
+        self.socket
     }
 
     /// The socket.
@@ -199,7 +229,7 @@ impl<S: Socket> Wire<S> {
                 error = step(&mut self.sink, socket, parts, room, &mut progress).err();
                 if progress.blocked { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
             });
-            self.ledger.tick(parts, &mut progress);
+            self.entry.ledger.tick(parts, &mut progress);
             if let Some(meter) = &self.meter {
                 progress.count_into_shared(meter);
             }
@@ -230,7 +260,7 @@ impl<S: Socket> Wire<S> {
         Poll::Ready(match stepped {
             Ok(progress) => Ok(usize::try_from(progress.bytes()).unwrap_or(usize::MAX)),
             Err(error) => {
-                self.ledger.failed(&error);
+                self.entry.ledger.failed(&error);
                 Err(error)
             }
         })
@@ -265,7 +295,7 @@ impl<S: Socket> AsyncWrite for Wire<S> {
     ) -> Poll<io::Result<usize>> {
         let slices = bufs.iter().filter(|slice| !slice.is_empty()).take(SLICES_MAX);
         let wire = self.get_mut();
-        let parts: Parts<'_> = slices.map(|slice| part_ref(slice, &wire.ledger)).collect();
+        let parts: Parts<'_> = slices.map(|slice| part_ref(slice, &wire.entry.ledger)).collect();
         wire.poll_write_parts(cx, &parts)
     }
 
@@ -288,14 +318,19 @@ impl<S: Socket> AsyncRead for Wire<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.unread.has_remaining() {
+            let again = self.unread.len().min(buf.remaining());
+            buf.put_slice(&self.unread.split_to(again));
+            return Poll::Ready(Ok(()));
+        }
         let filled = buf.filled().len();
         let read = ready!(Pin::new(&mut self.socket).poll_read(cx, buf));
         match &read {
             Ok(()) if buf.filled().len() == filled && buf.remaining() > 0 => {
-                self.ledger.closed_by_peer();
+                self.entry.ledger.closed_by_peer();
             }
             Ok(()) => {}
-            Err(error) => self.ledger.failed(error),
+            Err(error) => self.entry.ledger.failed(error),
         }
         Poll::Ready(read)
     }
@@ -304,12 +339,6 @@ impl<S: Socket> AsyncRead for Wire<S> {
 impl<S: Socket> AsFd for Wire<S> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
-    }
-}
-
-impl<S> Drop for Wire<S> {
-    fn drop(&mut self) {
-        self.ledger.close();
     }
 }
 

@@ -53,6 +53,19 @@ impl Files {
         &self.root
     }
 
+    /// The file at `target`, if it is kept and was looked at at most [`UNCHECKED_MAX`] before
+    /// `now`.
+    pub(crate) fn kept(&self, target: &TargetPath, now: Instant) -> Option<Arc<OpenFile>> {
+        let kept = self.open.get(target)?;
+        let age = self.milliseconds(now).saturating_sub(kept.checked.load(Ordering::Relaxed));
+        (u128::from(age) < UNCHECKED_MAX.as_millis()).then_some(kept)
+    }
+
+    fn milliseconds(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.started).as_millis();
+        u64::try_from(since).unwrap_or(u64::MAX)
+    }
+
     /// What lies at `target`, at most [`UNCHECKED_MAX`] before `now`; at `now` when `recheck`.
     ///
     /// Names that the kernel has in its cache are looked up here; others on a thread that may
@@ -63,16 +76,11 @@ impl Files {
         now: Instant,
         recheck: bool,
     ) -> Result<Entry, RequestError> {
-        let now = now.saturating_duration_since(self.started).as_millis();
-        let now = u64::try_from(now).unwrap_or(u64::MAX);
-        let known = self.open.get(target);
-        if let Some(known) = &known
-            && !recheck
-            && u128::from(now.saturating_sub(known.checked.load(Ordering::Relaxed)))
-                < UNCHECKED_MAX.as_millis()
-        {
-            return Ok(Entry::File(Arc::clone(known)));
+        if !recheck && let Some(kept) = self.kept(target, now) {
+            return Ok(Entry::File(kept));
         }
+        let known = self.open.get(target);
+        let now = self.milliseconds(now);
         match self.look_up(target).await {
             Ok(Found::File { source, path }) => {
                 let file = match known {

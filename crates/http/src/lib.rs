@@ -50,6 +50,7 @@ mod archive;
 mod axum;
 mod body;
 mod conditional;
+mod connection;
 mod encoding;
 mod error;
 mod files;

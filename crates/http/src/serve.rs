@@ -1,26 +1,22 @@
-//! The server: listeners, connections, what is told of each response, the graceful end.
+//! The server: listeners, what is told of each response, the graceful end.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use http::{Method, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use pagewire_engine::{Ledger, Meter, Outcome, RouteChoice, Tally, Wire, pacing};
-use tokio::net::{TcpListener, TcpStream};
+use pagewire_engine::{Ledger, Meter, Outcome, RouteChoice, Tally, pacing};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::body::FileBody;
+use crate::connection::{Answer, UnderWay, connection};
 use crate::error::StartError;
 use crate::service::FileService;
 
@@ -86,10 +82,10 @@ pub struct Server {
 }
 
 /// What every connection shares.
-struct Site {
+pub(crate) struct Site {
     files: FileService,
-    routes: RouteChoice,
-    meter: Arc<Meter>,
+    pub(crate) routes: RouteChoice,
+    pub(crate) meter: Arc<Meter>,
     connections: AtomicU64,
     responses: AtomicU64,
     aborted: AtomicU64,
@@ -128,6 +124,11 @@ impl Server {
             observer,
         };
         Ok(Self { listeners, site: Arc::new(site) })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn site(&self) -> &Arc<Site> {
+        &self.site
     }
 
     /// The addresses that it listens on, with the ports that the kernel chose.
@@ -172,13 +173,13 @@ impl fmt::Debug for Server {
 
 /// How far the server has come; only ever forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Phase {
+pub(crate) enum Phase {
     Serving,
     Stopping,
     Cut,
 }
 
-async fn reached(phase: &mut watch::Receiver<Phase>, goal: Phase) {
+pub(crate) async fn reached(phase: &mut watch::Receiver<Phase>, goal: Phase) {
     if phase.wait_for(|phase| *phase >= goal).await.is_err() {
         // The server itself was dropped: its tasks go with it.
         std::future::pending().await
@@ -212,82 +213,25 @@ async fn listen(listener: TcpListener, site: Arc<Site>, mut phase: watch::Receiv
     }
 }
 
-async fn connection(
-    stream: TcpStream,
-    peer: SocketAddr,
-    site: Arc<Site>,
-    mut phase: watch::Receiver<Phase>,
-) {
-    // Without it the last packet of a body waits for the acknowledgement of the one before it,
-    // which the peer may delay by 40 ms.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%peer, %error, "TCP_NODELAY was refused");
-    }
-    let wire = Wire::with_routes(stream, site.routes).counted_by(Arc::clone(&site.meter));
-    let ledger = wire.ledger();
-    let under_way = Arc::new(AtomicU64::new(0));
-    let answer = service_fn(|request| {
-        let (site, ledger) = (Arc::clone(&site), ledger.clone());
-        let response = UnderWay::begin(&under_way);
-        async move { Ok::<_, Infallible>(site.answer(request, peer, &ledger, response).await) }
-    });
-    let http = http1::Builder::new()
-        .timer(TokioTimer::new())
-        // A client may say that it sends nothing more and still wait for its download.
-        .half_close(true)
-        .serve_connection(TokioIo::new(wire), answer);
-    let mut http = pin!(http);
-    let ended = tokio::select! {
-        ended = http.as_mut() => ended,
-        () = reached(&mut phase, Phase::Stopping) => {
-            if under_way.load(Ordering::Relaxed) == 0 {
-                // Silent, or half a request: hyper would wait for its head until the deadline.
-                return;
-            }
-            http.as_mut().graceful_shutdown();
-            http.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%peer, %error, "the connection ended early");
-    }
-}
-
-/// A response that is not yet settled, counted for its connection.
-struct UnderWay(Arc<AtomicU64>);
-
-impl UnderWay {
-    fn begin(count: &Arc<AtomicU64>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(count))
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl Site {
-    async fn answer(
-        self: Arc<Self>,
+    /// The answer to `request`, in which `under_way` goes as long as its response is unsettled.
+    pub(crate) fn answer(
+        self: &Arc<Self>,
         request: Request<Incoming>,
         peer: SocketAddr,
         ledger: &Ledger,
         under_way: UnderWay,
-    ) -> Response<FileBody> {
+    ) -> Answer {
         let (at, started) = (SystemTime::now(), Instant::now());
-        let response = self.files.answer(&request, started).await;
-        let due = response.body().bytes_left();
-        let status = response.status();
-        let (head, _) = request.into_parts();
-        let delivery = ledger.open(due, started, move |body| {
-            let (method, target) = (head.method, head.uri);
-            self.settled(&Exchange { at, peer, method, target, status, body });
-            drop(under_way);
-        });
-        response.map(|body| body.announced_to(delivery))
+        let asked = Asked { at, started, peer, ledger: ledger.clone(), under_way };
+        if let Some(response) = self.files.answer_now(&request, started) {
+            return Answer::Now(Some(asked.announced(self, request, response)));
+        }
+        let site = Arc::clone(self);
+        Answer::Later(Box::pin(async move {
+            let response = site.files.answer(&request, started).await;
+            asked.announced(&site, request, response)
+        }))
     }
 
     fn settled(&self, exchange: &Exchange) {
@@ -305,5 +249,36 @@ impl Site {
             aborted: self.aborted.load(Ordering::Relaxed),
             moved: self.meter.snapshot(),
         }
+    }
+}
+
+/// A request as it is known before there is a response.
+struct Asked {
+    at: SystemTime,
+    started: Instant,
+    peer: SocketAddr,
+    ledger: Ledger,
+    under_way: UnderWay,
+}
+
+impl Asked {
+    /// The response, whose delivery will be told of.
+    fn announced(
+        self,
+        site: &Arc<Site>,
+        request: Request<Incoming>,
+        response: Response<FileBody>,
+    ) -> Response<FileBody> {
+        let Self { at, started, peer, ledger, under_way } = self;
+        let due = response.body().bytes_left();
+        let status = response.status();
+        let (head, _) = request.into_parts();
+        let (method, target) = (head.method, head.uri);
+        let site = Arc::clone(site);
+        let delivery = ledger.open(due, started, move |body| {
+            site.settled(&Exchange { at, peer, method, target, status, body });
+            drop(under_way);
+        });
+        response.map(|body| body.announced_to(delivery))
     }
 }

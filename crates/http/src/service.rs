@@ -11,7 +11,7 @@ use http::{HeaderMap, Method, Request, Response};
 use crate::archive::{self, Archives};
 use crate::body::FileBody;
 use crate::error::RequestError;
-use crate::files::Files;
+use crate::files::{Entry, Files};
 use crate::listing::Listing;
 use crate::resolve::TargetPath;
 use crate::respond::respond;
@@ -44,9 +44,27 @@ impl FileService {
         request: &Request<B>,
         target: &TargetPath,
     ) -> Option<Result<Response<FileBody>, RequestError>> {
-        let archives = self.archives.as_ref().filter(|_| target.is_directory())?;
-        let format = archive::asked(request.uri().query())?;
-        Some(archives.answer(request, target, format).await)
+        let format = archive::asked(request.uri().query()).filter(|_| target.is_directory())?;
+        Some(self.archives.as_ref()?.answer(request, target, format).await)
+    }
+
+    /// The response to `request`, which came in at `now`, if it is a file that was looked at just
+    /// now.
+    pub(crate) fn answer_now<B>(
+        &self,
+        request: &Request<B>,
+        now: Instant,
+    ) -> Option<Response<FileBody>> {
+        let (method, headers) = (request.method(), request.headers());
+        if !matches!(*method, Method::GET | Method::HEAD) || wants_recheck(headers) {
+            return None;
+        }
+        if self.archives.is_some() && archive::asked(request.uri().query()).is_some() {
+            return None;
+        }
+        // Hidden names are never kept where they are not to be served.
+        let file = self.files.kept(&TargetPath::parse(request.uri().path()).ok()?, now)?;
+        Some(respond(method, headers, Ok(Entry::File(file)), String::new))
     }
 
     /// The response to `request`, which came in at `now`.

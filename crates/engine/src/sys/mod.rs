@@ -5,4 +5,8 @@
 )]
 
 pub(crate) mod cachestat;
+#[cfg(feature = "device")]
+pub(crate) mod ethtool;
+pub(crate) mod io_uring;
 pub(crate) mod mapping;
+pub(crate) mod sockopt;

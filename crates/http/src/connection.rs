@@ -1,0 +1,238 @@
+//! One connection, from its first byte to its end. Between requests it is parked: hyper, with its
+//! buffers, is taken down, and what stays is the socket.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Response;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use pagewire_engine::Wire;
+use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::body::FileBody;
+use crate::serve::{Phase, Site, reached};
+
+/// How long a connection is quiet before it is parked. Taking hyper down and up again costs some
+/// microseconds: not worth it between the requests of one page.
+const PARKED_AFTER: Duration = Duration::from_secs(1);
+
+/// How long a connection may be parked between two requests. nginx waits as long.
+const IDLE_MAX: Duration = Duration::from_secs(75);
+
+/// How long the head of a request may take, from its first byte or the connection's begin.
+const HEAD_MAX: Duration = Duration::from_secs(30);
+
+/// Serves one connection to its end.
+pub(crate) async fn connection(
+    socket: TcpStream,
+    peer: SocketAddr,
+    site: Arc<Site>,
+    mut phase: watch::Receiver<Phase>,
+) {
+    // Without it the last packet of a body waits for the acknowledgement of the one before it,
+    // which the peer may delay by 40 ms.
+    if let Err(error) = socket.set_nodelay(true) {
+        tracing::debug!(%peer, %error, "TCP_NODELAY was refused");
+    }
+    let mut parked = Parked { socket, unread: Bytes::new() };
+    let mut patience = HEAD_MAX;
+    loop {
+        if parked.unread.is_empty() {
+            tokio::select! {
+                ready = timeout(patience, parked.socket.readable()) => {
+                    if !matches!(ready, Ok(Ok(()))) {
+                        return;
+                    }
+                }
+                () = reached(&mut phase, Phase::Stopping) => return,
+            }
+        }
+        // Boxed: this task is to be small while it is parked.
+        match Box::pin(talk(parked, peer, &site, &mut phase)).await {
+            Some(again) => parked = again,
+            None => return,
+        }
+        patience = IDLE_MAX;
+    }
+}
+
+/// A connection between two requests.
+struct Parked {
+    socket: TcpStream,
+    /// The front of a request's head.
+    unread: Bytes,
+}
+
+/// Answers requests until the connection ends, or is quiet and can be parked.
+async fn talk(
+    Parked { socket, unread }: Parked,
+    peer: SocketAddr,
+    site: &Arc<Site>,
+    phase: &mut watch::Receiver<Phase>,
+) -> Option<Parked> {
+    // A head that has begun is waited for by hyper, which knows since when.
+    let mut may_park = unread.is_empty();
+    let wire = Wire::with_routes(socket, site.routes).counted_by(Arc::clone(&site.meter));
+    let wire = wire.with_unread(unread);
+    let ledger = wire.ledger();
+    let under_way = Arc::new(AtomicU64::new(0));
+    let begun = AtomicU64::new(0);
+    let answer = service_fn(|request| {
+        begun.fetch_add(1, Ordering::Relaxed);
+        Site::answer(site, request, peer, &ledger, UnderWay::begin(&under_way))
+    });
+    let mut http = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_MAX)
+        // A client may say that it sends nothing more and still wait for its download.
+        .half_close(true)
+        .serve_connection(TokioIo::new(wire), answer);
+    let mut stopping = false;
+    let mut parking = false;
+    let mut seen = 0;
+    let mut quiet = pin!(sleep(PARKED_AFTER));
+    let ended = loop {
+        tokio::select! {
+            biased;
+            ended = std::future::poll_fn(|cx| http.poll_without_shutdown(cx)) => break ended,
+            () = reached(phase, Phase::Stopping), if !stopping => {
+                if under_way.load(Ordering::Relaxed) == 0 {
+                    // Silent, or half a request: hyper would wait for its head until the deadline.
+                    return None;
+                }
+                stopping = true;
+                Pin::new(&mut http).graceful_shutdown();
+            }
+            () = quiet.as_mut(), if !parking => {
+                let begun = begun.load(Ordering::Relaxed);
+                may_park |= begun > 0;
+                if may_park && begun == seen && under_way.load(Ordering::Relaxed) == 0 {
+                    parking = true;
+                    Pin::new(&mut http).graceful_shutdown();
+                }
+                seen = begun;
+                quiet.as_mut().reset(Instant::now() + PARKED_AFTER);
+            }
+        }
+    };
+    let parts = http.into_parts();
+    let mut wire = parts.io.into_inner();
+    match ended {
+        Ok(()) if parking && !stopping => {
+            // A copy, because the view of no bytes keeps hyper's whole buffer.
+            let unread = Bytes::copy_from_slice(&parts.read_buf);
+            Some(Parked { socket: wire.into_socket(), unread })
+        }
+        Ok(()) => {
+            let mut wire = Pin::new(&mut wire);
+            if let Err(error) = std::future::poll_fn(|cx| wire.as_mut().poll_shutdown(cx)).await {
+                tracing::debug!(%peer, %error, "the connection was gone before it was closed");
+            }
+            None
+        }
+        Err(error) => {
+            tracing::debug!(%peer, %error, "the connection ended early");
+            None
+        }
+    }
+}
+
+/// A response that is not yet settled, counted for its connection.
+pub(crate) struct UnderWay(Arc<AtomicU64>);
+
+impl UnderWay {
+    fn begin(count: &Arc<AtomicU64>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A response that is there, or will be: most files are open already, and a future of that is
+/// neither boxed nor moved about.
+pub(crate) enum Answer {
+    Now(Option<Response<FileBody>>),
+    Later(Pin<Box<dyn Future<Output = Response<FileBody>> + Send>>),
+}
+
+impl Future for Answer {
+    type Output = Result<Response<FileBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Self::Now(response) => {
+                Poll::Ready(Ok(response.take().expect("an answer is asked for once")))
+            }
+            Self::Later(response) => response.as_mut().poll(cx).map(Ok),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pagewire_engine::RouteChoice;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::serve::{Config, Server};
+
+    /// A connection on its way to be parked, and its client, which got the answer to `asked`.
+    async fn quiet_after(asked: &[u8]) -> (TcpStream, Option<Parked>) {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("file"), "content").unwrap();
+        let directory = directory.path().to_owned();
+        let routes = RouteChoice::Auto;
+        let config =
+            Config { directory, listen: Vec::new(), routes, listing: false, hidden: false };
+        let server = Server::bind(config, Arc::new(|_| ())).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (socket, peer) = listener.accept().await.unwrap();
+        client.write_all(asked).await.unwrap();
+        let (_serving, mut phase) = watch::channel(Phase::Serving);
+        let begun = Parked { socket, unread: Bytes::new() };
+        let parked = talk(begun, peer, server.site(), &mut phase).await;
+        (client, parked)
+    }
+
+    const REQUEST: &[u8] = b"GET /file HTTP/1.1\r\nHost: x\r\n\r\n";
+
+    #[tokio::test]
+    async fn a_quiet_connection_is_parked_and_its_answer_was_sent() {
+        let (mut client, parked) = quiet_after(REQUEST).await;
+        assert!(parked.unwrap().unread.is_empty());
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        assert!(answer.ends_with(b"\r\n\r\ncontent"), "{}", answer.escape_ascii());
+    }
+
+    #[tokio::test]
+    async fn half_a_head_is_kept() {
+        let (_client, parked) = quiet_after(&[REQUEST, b"GET /fi"].concat()).await;
+        assert_eq!(parked.unwrap().unread, &b"GET /fi"[..]);
+    }
+
+    #[tokio::test]
+    async fn what_the_client_ended_is_not_parked() {
+        let last = b"GET /file HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        let (_client, parked) = quiet_after(last).await;
+        assert!(parked.is_none());
+    }
+}
