@@ -60,6 +60,6 @@ fn routes_here(directory: &Path) -> String {
 }
 
 /// The type of the file system that `path` lies on.
-fn file_system_of(path: &Path) -> Option<String> {
+pub(crate) fn file_system_of(path: &Path) -> Option<String> {
     Mount::of(&File::open(path).ok()?).map(|mount| mount.file_system)
 }

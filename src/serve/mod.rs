@@ -16,6 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Mutex;
 
 use crate::flags::ServeFlags;
+pub(crate) use crate::serve::banner::file_system_of;
 use crate::serve::lines::LineWriter;
 
 /// How long the end waits for file look-ups that hang on a dead disk.
