@@ -19,7 +19,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from drive import RELEASE, cpu_seconds, start
+from server import RELEASE, cpu_seconds, start
 
 WAYS = ["tower-http", "pagewire", "mapped-write", "mapped-sendfile"]
 SIZES = {"/big": 1 << 30, "/64k": 1 << 16}

@@ -17,7 +17,7 @@ import socket
 import time
 from pathlib import Path
 
-from drive import RELEASE, start
+from server import RELEASE, start
 
 RATE = 10_000
 BEAT = 0.5

@@ -3,6 +3,7 @@
 
 mod doctor;
 mod flags;
+mod lab;
 mod mount;
 mod serve;
 
@@ -20,6 +21,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn main() -> ExitCode {
     let ran = match Flags::parse().command {
         Command::Doctor(flags) => return doctor::run(&flags),
+        Command::Lab(flags) => lab::run(&flags),
         Command::Serve(flags) => serve::run(&flags),
     };
     match ran {

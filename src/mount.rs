@@ -1,4 +1,4 @@
-//! What a directory is mounted from, by /proc/self/mountinfo. `serve` and `doctor` show it.
+//! What a directory is mounted from, by /proc/self/mountinfo. Every command shows it.
 
 use std::fs::{self, File};
 

@@ -1,11 +1,13 @@
 //! The command line, as clap parses it. One file a command; no work is done here.
 
 mod doctor;
+mod lab;
 mod serve;
 
 use clap::{Parser, Subcommand};
 
 pub(crate) use doctor::{DoctorFlags, Target};
+pub(crate) use lab::{LabFlags, Topic};
 pub(crate) use serve::ServeFlags;
 
 /// Serves files with the fewest copies the kernel allows, and says which way each byte took.
@@ -19,5 +21,6 @@ pub(crate) struct Flags {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Doctor(DoctorFlags),
+    Lab(LabFlags),
     Serve(ServeFlags),
 }

@@ -24,6 +24,7 @@ mod transfer;
 mod wire;
 
 pub mod blocking;
+pub mod copies;
 #[cfg(feature = "device")]
 pub mod device;
 pub mod pacing;

@@ -58,6 +58,10 @@ impl Files {
         Ok(Self { root, open, elsewhere, started: Instant::now() })
     }
 
+    pub(crate) fn root(&self) -> &Root {
+        &self.root
+    }
+
     /// The file at `target`, if it is kept and was looked at at most [`UNCHECKED_MAX`] before
     /// `now`.
     pub(crate) fn kept(&self, target: &TargetPath, now: Instant) -> Option<Arc<OpenFile>> {

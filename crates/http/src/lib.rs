@@ -45,6 +45,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+mod archive;
 #[cfg(feature = "axum")]
 mod axum;
 mod body;
@@ -55,6 +56,7 @@ mod encoding;
 mod error;
 mod files;
 mod limits;
+mod listing;
 mod offer;
 mod partial;
 mod range;

@@ -70,8 +70,7 @@ impl TargetPath {
     /// two, which a browser would take for another host.
     pub(crate) fn with_slash(&self) -> String {
         let names = self.names.split(|byte| *byte == b'/');
-        let encoded = names.map(|name| percent_encode(name, ENCODED).to_string());
-        format!("/{}/", encoded.collect::<Vec<_>>().join("/"))
+        format!("/{}/", names.map(encoded).collect::<Vec<_>>().join("/"))
     }
 
     /// The target of the file that this one stands for: its index, where it is a directory's.
@@ -94,12 +93,31 @@ impl TargetPath {
     }
 
     fn index(&self) -> Self {
+        self.child(INDEX.as_bytes())
+    }
+
+    /// The target of what is called `name` in this directory.
+    pub(crate) fn child(&self, name: &[u8]) -> Self {
         let mut names = self.names.clone();
         if !names.is_empty() {
             names.push(b'/');
         }
-        names.extend_from_slice(INDEX.as_bytes());
+        names.extend_from_slice(name);
         Self { names, directory: false }
+    }
+
+    /// Its names, from the root on.
+    pub(crate) fn names(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
+        self.names.split(|byte| *byte == b'/').filter(|name| !name.is_empty())
+    }
+
+    /// Whether one of its names starts with a dot. `/.well-known/` (RFC 8615) is there to be
+    /// found.
+    pub(crate) fn is_hidden(&self) -> bool {
+        let names = self.names().enumerate();
+        names
+            .into_iter()
+            .any(|(depth, name)| is_hidden(name) && !(depth == 0 && name == b".well-known"))
     }
 
     /// As a path below the root.
@@ -109,6 +127,16 @@ impl TargetPath {
             names => OsStr::from_bytes(names),
         })
     }
+}
+
+/// Whether listings leave this name out unless they are to have all.
+pub(crate) fn is_hidden(name: &[u8]) -> bool {
+    name.starts_with(b".")
+}
+
+/// A name as a segment of a URL's path (RFC 3986, section 3.3).
+pub(crate) fn encoded(name: &[u8]) -> String {
+    percent_encode(name, ENCODED).to_string()
 }
 
 /// What lies at a target.
@@ -182,21 +210,23 @@ impl Root {
 
     /// What lies at `target`. May wait for a disk, or a server.
     pub(crate) fn find(&self, target: &TargetPath) -> Result<Found, RequestError> {
-        let open = |path: &Path| {
-            for _ in 0..RACES_MAX {
-                match self.open_beneath(path, ResolveFlags::empty()) {
-                    Err(Errno::AGAIN) => {}
-                    // Seccomp filters older than openat2 answer EPERM for calls unknown to them.
-                    Err(Errno::NOSYS | Errno::PERM) => break,
-                    opened => return opened.map_err(io::Error::from),
-                }
-            }
-            self.walk_beneath(path)
-        };
-        look_up(target, open, None).map_err(|error| match error {
+        look_up(target, |path| self.open_path(path), None).map_err(|error| match error {
             LookUpError::CannotTell => RequestError::Io(Errno::AGAIN.into()),
             LookUpError::Request(error) => error,
         })
+    }
+
+    /// What lies at a path below the root, a directory or anything else. May wait for a disk.
+    pub(crate) fn open_path(&self, path: &Path) -> io::Result<OwnedFd> {
+        for _ in 0..RACES_MAX {
+            match self.open_beneath(path, ResolveFlags::empty()) {
+                Err(Errno::AGAIN) => {}
+                // Seccomp filters older than openat2 answer EPERM for calls unknown to them.
+                Err(Errno::NOSYS | Errno::PERM) => break,
+                opened => return opened.map_err(io::Error::from),
+            }
+        }
+        self.walk_beneath(path)
     }
 
     fn open_beneath(&self, path: &Path, resolve: ResolveFlags) -> Result<OwnedFd, Errno> {
@@ -248,7 +278,10 @@ pub(crate) fn open_path(path: &Path) -> Result<SourceFile, RequestError> {
 }
 
 /// On `storage`, where that is known.
-fn source_of(opened: OwnedFd, storage: Option<Storage>) -> Result<SourceFile, RequestError> {
+pub(crate) fn source_of(
+    opened: OwnedFd,
+    storage: Option<Storage>,
+) -> Result<SourceFile, RequestError> {
     let file = File::from(opened);
     let source = match storage {
         Some(storage) => SourceFile::on(storage, file),

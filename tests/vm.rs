@@ -1,0 +1,134 @@
+//! What needs another kernel than this machine's: `scripts/vm`, and in its guest the count of
+//! bytes that the kernel copies on each route.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use super::support::{ROUTES, heavy, need, program, skip};
+
+/// What the guest does. Its status tells that it came to its end.
+const SCRIPT: &str = "
+    truncate -s 64M /tmp/disk
+    mkfs.ext4 -q /tmp/disk
+    mkdir /mnt
+    mount -t ext4 -o loop /tmp/disk /mnt
+    ip netns add peer
+    ip link add va type veth peer name vb netns peer
+    ip address add 10.9.0.1/24 dev va
+    ip link set va up
+    ip -n peer address add 10.9.0.2/24 dev vb
+    ip -n peer link set vb up
+    echo = loopback, tmpfs
+    copies /tmp
+    echo = loopback, ext4
+    copies /mnt
+    echo = scatter-gather, ext4
+    copies /mnt peer 10.9.0.2
+    ethtool -K va sg off >/dev/null
+    echo = no scatter-gather, ext4
+    copies /mnt peer 10.9.0.2
+    cd /sys/kernel/tracing
+    cat kprobe_events >&2
+    ls instances >&2
+    echo nothing left behind >&2
+    exit 3
+";
+
+/// How often each byte passes by: out of the file, user memory, packets, by reference.
+type Passes = [u64; 4];
+
+/// In the order of [`ROUTES`].
+const BY_REFERENCE: [Passes; 4] = [[0, 0, 0, 1], [0, 0, 0, 1], [0, 1, 0, 0], [1, 1, 0, 0]];
+/// The device cannot gather: each packet is copied together for it.
+const GATHERED: [Passes; 4] = [[0, 0, 1, 1], [0, 0, 1, 1], [0, 1, 1, 0], [1, 1, 1, 0]];
+
+#[test]
+fn the_kernel_copies_what_the_routes_say() {
+    let programs = ["qemu-system-x86_64", "busybox", "cpio", "ip", "ethtool", "mkfs.ext4"];
+    if !programs.into_iter().all(need) || !kernel_is_there() {
+        return;
+    }
+    let _turn = heavy();
+    let copies = counting_program();
+    let mut vm = vm();
+    vm.args(["--seconds", "300", "--module", "loop", "--module", "veth", "--with"]).arg(copies);
+    vm.args(["--with", "ip", "--with", "ethtool", "--with", "mkfs.ext4"]);
+    let Output { status, stdout, stderr } = vm.args(["sh", "-euc", SCRIPT]).output().unwrap();
+    let stderr = String::from_utf8_lossy(&stderr);
+    assert_eq!((status.code(), &*stderr), (Some(3), "nothing left behind\n"));
+    let stdout = String::from_utf8(stdout).unwrap();
+    for (place, expected) in [
+        ("loopback, tmpfs", BY_REFERENCE),
+        ("loopback, ext4", BY_REFERENCE),
+        ("scatter-gather, ext4", BY_REFERENCE),
+        ("no scatter-gather, ext4", GATHERED),
+    ] {
+        let (_, rows) = stdout.split_once(&format!("= {place}\n")).expect("the guest said less");
+        let mut rows = rows.lines();
+        assert_eq!(
+            rows.next().unwrap(),
+            "route,bytes,out_of_file,user_memory,packets,by_reference"
+        );
+        for (route, passes) in ROUTES.into_iter().zip(expected) {
+            assert_row(place, rows.next().unwrap(), route, passes);
+        }
+    }
+}
+
+fn assert_row(place: &str, row: &str, route: &str, passes: Passes) {
+    let (name, counts) = row.split_once(',').unwrap();
+    assert_eq!(name, route, "{place}");
+    let counts: Vec<u64> = counts.split(',').map(|count| count.parse().unwrap()).collect();
+    let (bytes, counts) = counts.split_first().unwrap();
+    assert!(*bytes > 1 << 20, "{bytes}");
+    for (count, times) in counts.iter().zip(passes) {
+        // Never less. A little more: packet heads, arguments of system calls, packets sent again.
+        let least = times * bytes;
+        let expected = least..=least + bytes / 10;
+        assert!(expected.contains(count), "{place}: {row}: {count} is not in {expected:?}");
+    }
+}
+
+/// Bad input is refused by name, before anything is fetched or booted.
+#[test]
+fn a_wrong_call_is_refused() {
+    for (arguments, expected) in [
+        (&["--memory", "5x", "true"][..], "--memory takes a whole number above 0, not '5x'"),
+        (&["--seconds"], "--seconds needs a value"),
+        (&["--net", "true"], "no such option: --net"),
+        (&["--module", "tls"], "no COMMAND"),
+    ] {
+        let Output { status, stdout, stderr } = vm().args(arguments).output().unwrap();
+        let stderr = String::from_utf8(stderr).unwrap();
+        assert_eq!((status.code(), stdout.len()), (Some(125), 0), "{arguments:?}: {stderr}");
+        assert!(stderr.contains(expected), "{arguments:?}: {stderr}");
+    }
+}
+
+fn vm() -> Command {
+    let mut vm = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/vm"));
+    vm.env("CARGO_TARGET_DIR", target());
+    vm
+}
+
+fn kernel_is_there() -> bool {
+    let Output { status, stderr, .. } = vm().arg("--fetch").output().unwrap();
+    if !status.success() {
+        skip(&format!("no kernel for the guest: {}", String::from_utf8_lossy(&stderr)));
+    }
+    status.success()
+}
+
+/// The engine's example; `cargo test --test tests` does not build it, `cargo test` has.
+fn counting_program() -> PathBuf {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--locked", "--workspace", "--example", "copies"]);
+    let built = cargo.arg("--target-dir").arg(target()).status().unwrap();
+    assert!(built.success(), "{cargo:?}: {built}");
+    target().join("debug/examples/copies")
+}
+
+/// The build directory that these tests are from.
+fn target() -> PathBuf {
+    program().ancestors().nth(2).unwrap().to_owned()
+}
