@@ -14,7 +14,7 @@ use crate::sys::cachestat::cached_pages;
 const PAGE_BYTES: u64 = 4096;
 
 /// One page in so many bytes is asked whether it can be read now. What the kernel reads or evicts
-/// at once is usually as large.
+/// at once is usually as large. To ask every page costs more than sending it does.
 const SAMPLE_BYTES: u64 = 128 * 1024;
 
 /// What is known of a range.
