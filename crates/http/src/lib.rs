@@ -51,6 +51,7 @@ mod axum;
 mod body;
 mod conditional;
 mod connection;
+mod devices;
 mod encoding;
 mod error;
 mod files;

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::{ffi::OsString, io};
 
 use cap_std::fs::OpenOptionsExt;
-use pagewire_engine::SourceFile;
+use pagewire_engine::{SourceFile, Storage};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use crate::devices;
 use crate::error::RequestError;
 
 const INDEX: &str = "index.html";
@@ -154,29 +155,62 @@ pub(crate) enum Found {
 #[derive(Clone, Debug)]
 pub(crate) struct Root {
     directory: Arc<OwnedFd>,
+    storage: Storage,
+}
+
+/// What a look at a name that may not wait for a server says.
+#[derive(Debug)]
+pub(crate) enum Local {
+    Found(Result<Found, RequestError>),
+    /// The kernel has to ask the disk, or has no openat2.
+    Unknown,
+    /// The name leads to another mount than the root's, where a server may have to be asked; or
+    /// out of the root.
+    Elsewhere,
 }
 
 impl Root {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let directory = Arc::new(rustix::fs::open(path, flags, Mode::empty())?);
-        Ok(Self { directory })
+        let storage = Storage::of(&directory);
+        Ok(Self { directory, storage })
     }
 
-    /// What lies at `target`, if the kernel can tell without waiting for a disk
-    /// (RESOLVE_CACHED, Linux 5.12); else `None`, and [`Root::find`] will.
-    pub(crate) fn find_cached(&self, target: &TargetPath) -> Option<Result<Found, RequestError>> {
-        let open = |path: &Path| self.open_beneath(path, ResolveFlags::CACHED);
-        match look_up(target, open) {
-            Err(LookUpError::CannotTell) => None,
-            Err(LookUpError::Request(error)) => Some(Err(error)),
-            Ok(found) => Some(Ok(found)),
+    /// What lies at `target`, if the kernel can tell without waiting for anything
+    /// (RESOLVE_CACHED, Linux 5.12).
+    pub(crate) fn find_cached(&self, target: &TargetPath) -> Local {
+        self.find_on_mount(target, ResolveFlags::CACHED)
+    }
+
+    /// What lies at `target`, if that is on the root's own mount. May wait for a disk.
+    pub(crate) fn find_local(&self, target: &TargetPath) -> Local {
+        self.find_on_mount(target, ResolveFlags::empty())
+    }
+
+    /// That a name is in the kernel's cache says nothing about opening it: FUSE and NFS ask their
+    /// server (and wait for one that hangs) at each open. So the mount is not left, on which
+    /// the kind of file system is known.
+    fn find_on_mount(&self, target: &TargetPath, resolve: ResolveFlags) -> Local {
+        if self.storage == Storage::Remote {
+            return Local::Elsewhere;
+        }
+        let open = |path: &Path| {
+            let opened = self.open_beneath(path, resolve | ResolveFlags::NO_XDEV);
+            // Seccomp filters older than openat2 answer EPERM for calls unknown to them.
+            opened.map_err(|errno| if errno == Errno::PERM { Errno::NOSYS } else { errno })
+        };
+        match look_up(target, open, Some(self.storage)) {
+            Err(LookUpError::CannotTell) => Local::Unknown,
+            Err(LookUpError::Request(RequestError::Outside)) => Local::Elsewhere,
+            Err(LookUpError::Request(error)) => Local::Found(Err(error)),
+            Ok(found) => Local::Found(Ok(found)),
         }
     }
 
-    /// What lies at `target`. May wait for a disk.
+    /// What lies at `target`. May wait for a disk, or a server.
     pub(crate) fn find(&self, target: &TargetPath) -> Result<Found, RequestError> {
-        look_up(target, |path| self.open_path(path)).map_err(|error| match error {
+        look_up(target, |path| self.open_path(path), None).map_err(|error| match error {
             LookUpError::CannotTell => RequestError::Io(Errno::AGAIN.into()),
             LookUpError::Request(error) => error,
         })
@@ -218,23 +252,42 @@ impl Root {
 }
 
 /// Opens the file at a path that the program chose, not a peer: symbolic links are followed.
-/// `None` where that may have to wait for a disk; then [`open_path`] will.
+/// `None` where that may have to wait for a disk or a server; then [`open_path`] will.
 pub(crate) fn open_path_cached(path: &Path) -> Option<Result<SourceFile, RequestError>> {
-    let opened = rustix::fs::openat2(CWD, path, OPEN, Mode::empty(), ResolveFlags::CACHED);
-    match opened {
-        Err(Errno::AGAIN | Errno::INVAL | Errno::NOSYS | Errno::PERM) => None,
-        opened => Some(opened.map_err(io::Error::from).map_err(Into::into).and_then(source_of)),
-    }
+    let open = |flags| {
+        let opened = rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED);
+        match opened {
+            Err(Errno::AGAIN | Errno::INVAL | Errno::NOSYS | Errno::PERM) => None,
+            opened => Some(opened.map_err(|errno| RequestError::from(io::Error::from(errno)))),
+        }
+    };
+    // Neither this open nor this look at what the kernel has in memory asks a server.
+    let storage = match open(OFlags::PATH | OFlags::CLOEXEC)? {
+        Ok(place) => devices::known(&place)?,
+        Err(error) => return Some(Err(error)),
+    };
+    open(OPEN).map(|opened| source_of(opened?, Some(storage)))
 }
 
-/// The same, and may wait for a disk.
+/// The same, and may wait.
 pub(crate) fn open_path(path: &Path) -> Result<SourceFile, RequestError> {
     let opened = rustix::fs::open(path, OPEN, Mode::empty()).map_err(io::Error::from)?;
-    source_of(opened)
+    let source = source_of(opened, None)?;
+    devices::remember(&source);
+    Ok(source)
 }
 
-pub(crate) fn source_of(opened: OwnedFd) -> Result<SourceFile, RequestError> {
-    SourceFile::new(File::from(opened)).map_err(|error| {
+/// On `storage`, where that is known.
+pub(crate) fn source_of(
+    opened: OwnedFd,
+    storage: Option<Storage>,
+) -> Result<SourceFile, RequestError> {
+    let file = File::from(opened);
+    let source = match storage {
+        Some(storage) => SourceFile::on(storage, file),
+        None => SourceFile::new(file),
+    };
+    source.map_err(|error| {
         if error.kind() == io::ErrorKind::InvalidInput {
             RequestError::NotRegular
         } else {
@@ -262,12 +315,13 @@ impl From<io::Error> for LookUpError {
 fn look_up<E: Into<io::Error>>(
     target: &TargetPath,
     open: impl Fn(&Path) -> Result<OwnedFd, E>,
+    storage: Option<Storage>,
 ) -> Result<Found, LookUpError> {
     let opened = open(target.relative()).map_err(Into::into)?;
     if file_type(&opened)? != FileType::Directory {
         return match target.directory {
             true => Err(LookUpError::Request(RequestError::Missing)),
-            false => found(opened, target.clone()),
+            false => found(opened, target.clone(), storage),
         };
     }
     if !target.directory {
@@ -278,7 +332,7 @@ fn look_up<E: Into<io::Error>>(
         Err(error) if Errno::from_io_error(&error) == Some(Errno::NOENT) => {
             Err(LookUpError::Request(RequestError::NoIndex))
         }
-        opened => found(opened?, index),
+        opened => found(opened?, index, storage),
     }
 }
 
@@ -286,8 +340,12 @@ fn file_type(opened: &OwnedFd) -> io::Result<FileType> {
     Ok(FileType::from_raw_mode(rustix::fs::fstat(opened)?.st_mode))
 }
 
-fn found(opened: OwnedFd, target: TargetPath) -> Result<Found, LookUpError> {
-    let source = source_of(opened).map_err(LookUpError::Request)?;
+fn found(
+    opened: OwnedFd,
+    target: TargetPath,
+    storage: Option<Storage>,
+) -> Result<Found, LookUpError> {
+    let source = source_of(opened, storage).map_err(LookUpError::Request)?;
     let path = PathBuf::from(OsString::from_vec(target.names));
     Ok(Found::File { source, path })
 }
@@ -392,8 +450,10 @@ mod tests {
         for (path, expected) in CASES {
             let target = TargetPath::parse(path).unwrap();
             check(path, tree.root().find(&target), expected);
-            if let Some(found) = tree.root().find_cached(&target) {
-                check(path, found, expected);
+            for local in [tree.root().find_local(&target), tree.root().find_cached(&target)] {
+                if let Local::Found(found) = local {
+                    check(path, found, expected);
+                }
             }
         }
     }
@@ -404,7 +464,7 @@ mod tests {
         let root = tree.root();
         for (path, expected) in CASES {
             let target = TargetPath::parse(path).unwrap();
-            let found = look_up(&target, |path: &Path| root.walk_beneath(path));
+            let found = look_up(&target, |path: &Path| root.walk_beneath(path), None);
             let found = found.map_err(|error| match error {
                 LookUpError::CannotTell => RequestError::Io(Errno::AGAIN.into()),
                 LookUpError::Request(error) => error,

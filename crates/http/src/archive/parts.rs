@@ -196,7 +196,7 @@ impl ArchiveParts {
         let mut path = self.archive.directory.clone();
         below.for_each(|name| path.push(OsStr::from_bytes(name)));
         let opened = self.archive.root.open_path(&path).map_err(RequestError::from);
-        let source = opened.and_then(source_of).map_err(|error| {
+        let source = opened.and_then(|opened| source_of(opened, None)).map_err(|error| {
             let path = path.clone();
             io::Error::other(ArchiveError::Unreadable { path, source: Box::new(error) })
         })?;
