@@ -132,6 +132,53 @@ fn cold_files_of_others() {
     }
 }
 
+/// overlayfs answers neither cachestat nor RWF_NOWAIT: its files went by the cold pool for ever,
+/// window by window.
+#[test]
+fn a_hot_file_of_an_overlay_passes_the_cold_pool() {
+    let Some(disk) = FileSystem::Overlay.make() else { return };
+    let content = noise(9 * MIB + 1, 8);
+    disk.put_cold("file.bin", &content);
+    for (choice, cold_at_first) in CHOICES.into_iter().zip([true, false, false, false, false]) {
+        let server = Server::start(disk.path(), &["--route", choice]);
+        for target in ["/file.bin?1", "/file.bin?2"] {
+            assert_gets(ask(&server, target), &content, choice);
+        }
+        assert_eq!(server.log_line_for("/file.bin?1").cold > 0, cold_at_first, "{choice}");
+        assert_eq!(server.log_line_for("/file.bin?2").cold, 0, "{choice}");
+    }
+    // One page that is missing is seen.
+    disk.chill("file.bin");
+    disk.warm("file.bin", 5 * MIB + 4 * KIB);
+    let server = Server::start(disk.path(), &[]);
+    assert_gets(ask(&server, "/file.bin"), &content, "half of it");
+    let cold = server.log_line_for("/file.bin").cold;
+    assert!((1..=4 * MIB + 1).contains(&cold), "{cold} of {}", content.len());
+}
+
+/// To who may not write a file, mincore says that all of it is in memory, whatever is.
+#[test]
+fn an_overlay_file_of_others_is_not_taken_for_hot() {
+    if !need("setpriv") {
+        return;
+    }
+    let Some(disk) = FileSystem::Overlay.make() else { return };
+    let home = open_dir();
+    let copy = home.path().join("pagewire");
+    fs::copy(program(), &copy).unwrap();
+    let content = noise(3 * MIB + 7, 9);
+    disk.put_cold("file.bin", &content);
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&copy);
+    command.arg("serve").arg(disk.path()).args(["--listen", "127.0.0.1:0"]);
+    let server = Server::spawn(command);
+    for target in ["/file.bin?1", "/file.bin?2"] {
+        assert_gets(ask(&server, target), &content, target);
+        let line = server.log_line_for(target);
+        assert_eq!(line.cold, content.len() as u64, "{line:?}");
+    }
+}
+
 fn name(number: u64) -> String {
     format!("{number}.bin")
 }

@@ -296,7 +296,9 @@ fn directories_answer_with_their_index() {
         assert_eq!(answer.head.status, 308, "{target}");
         assert_eq!(answer.head.header("location"), Some(place), "{target}");
     }
-    assert_eq!(get(&server, "/without/").head.status, 404);
+    let unlisted = Server::start(dir.path(), &["--no-listing"]);
+    assert_eq!(get(&unlisted, "/with/").head.status, 200);
+    assert_eq!(get(&unlisted, "/without/").head.status, 404);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Disks that are slow, stuck or hang while cold files are asked for: the event loop never waits
 //! for one, and hot clients and other disks do not feel it.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::path::Path;
 use std::thread::ScopedJoinHandle;
@@ -266,6 +267,11 @@ fn clients_that_leave_while_cold() {
         if number % 2 == 0 { peer.reset() } else { drop(peer) }
     }
     hot.is_served(server);
+    // That a connection was reset was noticed only when the window was there.
+    let left = usize::try_from(COLD_FILES).unwrap() / 2;
+    let closed = || (sockets(server) == stage.sockets + left).then_some(());
+    wait_until("the connections that were reset to be closed", closed);
+    wait_until("their lines", || (logged(server, "/disk/") == left).then_some(()));
     drop(stuck);
     let closed = || (sockets(server) == stage.sockets).then_some(());
     wait_until("all connections to be closed", closed);
@@ -278,9 +284,9 @@ fn clients_that_leave_while_cold() {
     assert_gets(ask(server, "/disk/0.bin"), &noise(COLD_LEN, 0), "a later client");
 }
 
-/// How many sockets the server has open.
+/// How many sockets the server has open, by however many descriptors.
 fn sockets(server: &Server) -> usize {
-    let open = descriptors(server.pid());
+    let open: HashSet<_> = descriptors(server.pid()).into_iter().collect();
     open.iter().filter(|path| path.to_string_lossy().starts_with("socket:")).count()
 }
 
@@ -368,5 +374,67 @@ fn a_hung_file_system_holds_up_no_hot_client() {
     });
     for body in received {
         assert_eq!(digest(&body), digest(&content));
+    }
+}
+
+/// A request that wants to know how things are at this moment.
+fn ask_anew(server: &Server, method: &str, target: &str) -> Peer {
+    let mut peer = Peer::connect(server.address());
+    let head =
+        format!("{method} {target} HTTP/1.1\r\nHost: test\r\nCache-Control: no-cache\r\n\r\n");
+    peer.send(head.as_bytes());
+    peer
+}
+
+/// Opening a file whose name the kernel knows asked the FUSE process, and so did fstatfs, and
+/// fstat before a small file, and sendfile of pages that were brought in and then dropped: all
+/// of it on the event loop.
+#[test]
+fn a_hung_file_system_that_was_in_use_holds_up_no_hot_client() {
+    let root = plain_dir();
+    let Some(fuse) = FileSystem::Fuse.make_at(&root.path().join("fuse")) else { return };
+    let hot = Hot::below(root.path());
+    let (small, large) = (noise(4 * KIB, 5), noise(6 * MIB + 1, 6));
+    let contents = [("small", &small), ("large", &large)];
+    for name in ["small", "large", "large2", "unopened"] {
+        fuse.put_cold(name, if name == "small" { &small } else { &large });
+    }
+    let server = Server::start(root.path(), &["--threads", "1"]);
+    for (name, content) in contents {
+        assert_gets(ask(&server, &format!("/fuse/{name}")), content, "before");
+    }
+    let mut slow = Peer::with_receive_buffer(server.address(), LITTLE);
+    slow.get("/fuse/large2");
+    slow.head();
+    for name in ["large", "large2", "unopened"] {
+        // The name is known, the pages are gone.
+        fuse.drop_pages(name);
+    }
+
+    let hung = fuse.hang();
+    let mut peers: Vec<_> = contents
+        .iter()
+        .flat_map(|(name, content)| {
+            let target = format!("/fuse/{name}");
+            // The second is answered from the file that is open.
+            [(ask_anew(&server, "GET", &target), *content), (ask(&server, &target), *content)]
+        })
+        .collect();
+    peers.push((ask(&server, "/fuse/unopened"), &large));
+    let others = ["/fuse", "/fuse/", "/fuse/none", "/fuse/small/"];
+    let others = others.map(|target| ask_anew(&server, "HEAD", target));
+    let rest = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| slow.body(large.len()));
+        hot.is_served(&server);
+        assert!(!reader.is_finished(), "its pages are gone");
+        drop(hung);
+        reader.join().unwrap()
+    });
+    assert_eq!(digest(&rest), digest(&large));
+    for (peer, content) in peers {
+        assert_gets(peer, content, "after");
+    }
+    for (mut peer, status) in others.into_iter().zip([308, 200, 404, 404]) {
+        assert_eq!(peer.head().status, status);
     }
 }

@@ -1,6 +1,7 @@
 //! The one integration binary: the real `pagewire` against real clients and real faults.
 #![cfg(test)]
 
+mod archives;
 mod cli;
 mod cold;
 mod doctor;
@@ -8,6 +9,7 @@ mod downloads;
 mod faults;
 mod idle;
 mod lab;
+mod listing;
 mod proof;
 mod stuck;
 mod support;

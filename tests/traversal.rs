@@ -164,7 +164,7 @@ const CASES: &[(&str, &[u16])] = &[
 #[test]
 fn nothing_leads_out_of_the_root() {
     let maze = Maze::new();
-    let server = Server::start(&maze.root(), &[]);
+    let server = Server::start(&maze.root(), &["--hidden", "--no-listing"]);
     check_all(&server);
     if is_root() {
         check(&server, "/device", &[403]);
@@ -178,7 +178,7 @@ fn nothing_leads_out_without_openat2() {
         return;
     }
     let maze = Maze::new();
-    let server = Server::start(&maze.root(), &["--threads", "1"]);
+    let server = Server::start(&maze.root(), &["--threads", "1", "--hidden", "--no-listing"]);
     let trace = Trace::attach(&server, &["openat2:error=ENOSYS"]);
     check_all(&server);
     let calls = trace.finish();

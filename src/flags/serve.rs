@@ -37,6 +37,16 @@ pub(crate) struct ServeFlags {
     )]
     pub(crate) route: RouteChoice,
 
+    /// Answer 404 for directories without an index.html, instead of a page that lists them
+    #[arg(long)]
+    pub(crate) no_listing: bool,
+
+    /// List and serve names that start with a dot, too
+    ///
+    /// Without it they answer 404, whatever leads to them, but for /.well-known/ (RFC 8615).
+    #[arg(long)]
+    pub(crate) hidden: bool,
+
     /// Threads of the event loop [default: one for each processor]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<NonZeroUsize>,

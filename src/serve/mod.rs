@@ -54,6 +54,8 @@ async fn serve(flags: &ServeFlags, lines: Option<&LineWriter>) -> anyhow::Result
         directory: flags.directory.clone(),
         listen: flags.listen.clone(),
         routes: flags.route,
+        listing: !flags.no_listing,
+        hidden: flags.hidden,
     };
     let server = Server::bind(config, observer).await.map_err(with_way_out)?;
     banner::print(flags, &server.addresses()?).context("cannot print the start lines")?;

@@ -21,7 +21,7 @@ pub(crate) use files::{
 };
 pub(crate) use log::{Cold, LogLine, Outcome, Totals};
 pub(crate) use netns::{Netns, veth};
-pub(crate) use server::{Server, pagewire, program};
+pub(crate) use server::{Lines, Server, pagewire, program};
 pub(crate) use strace::{Call, Trace};
 pub(crate) use task::{Task, cold_threads, descriptors, event_loop, resident_bytes, tasks};
 

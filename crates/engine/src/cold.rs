@@ -1,5 +1,6 @@
 //! The cold pool: a bounded number of threads that bring windows of files into the page cache
-//! and then wake who waits for them. They never hold a socket, so no client can hold them.
+//! or, where the page cache is not theirs to rely on, into pipes, and then wake who waits for them.
+//! They never hold a socket, so no client can hold them.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
@@ -11,6 +12,8 @@ use std::time::Duration;
 use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, retry_on_intr};
 
+use crate::error::Fault;
+use crate::routes::splice::Pipe;
 use crate::source::{FileRange, SourceFile};
 
 /// Threads in all. They wait for disks: more than a disk has in its queue gain nothing.
@@ -37,12 +40,23 @@ pub(crate) struct Fetch {
 #[derive(Debug)]
 struct Job {
     range: FileRange,
+    into: Into,
     state: Mutex<State>,
+}
+
+/// Where a job puts its window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Into {
+    PageCache,
+    /// Of one socket: such jobs are not shared.
+    Pipe,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    outcome: Option<Result<(), Errno>>,
+    outcome: Option<Result<(), Fault>>,
+    /// What `Into::Pipe` filled, until it is taken.
+    pipe: Option<Pipe>,
     begun: bool,
     waiting: Vec<Waker>,
 }
@@ -62,6 +76,28 @@ impl Fetch {
         Self { job: POOL.enqueue(range, urgency) }
     }
 
+    /// Has as much of the front of `range` as fits put into a pipe.
+    pub(crate) fn into_pipe(range: &FileRange, urgency: Urgency) -> Self {
+        let job = Job::new(range, Into::Pipe);
+        POOL.push(&job, urgency);
+        Self { job }
+    }
+
+    /// Whether it fills a pipe with the front of `range`.
+    pub(crate) fn fills_pipe_with(&self, range: &FileRange) -> bool {
+        let Job { range: job, into, .. } = &*self.job;
+        *into == Into::Pipe && job.source().is(range.source()) && job.position() == range.position()
+    }
+
+    /// The pipe, when it is filled; `None` too if the file does not splice.
+    pub(crate) fn take_pipe(&self) -> Option<Pipe> {
+        self.job.lock().pipe.take()
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.job.is_done()
+    }
+
     pub(crate) fn range(&self) -> &FileRange {
         &self.job.range
     }
@@ -69,7 +105,9 @@ impl Fetch {
     /// Whether it brings in the byte of `source` at `position`.
     pub(crate) fn covers(&self, position: u64, source: &SourceFile) -> bool {
         let range = &self.job.range;
-        range.source().is(source) && (range.position()..range.end()).contains(&position)
+        self.job.into == Into::PageCache
+            && range.source().is(source)
+            && (range.position()..range.end()).contains(&position)
     }
 
     /// A window that was fetched ahead is waited for.
@@ -80,7 +118,7 @@ impl Fetch {
     }
 
     /// Ready when the window was brought in, or the disk said why it cannot be.
-    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<(), Errno>> {
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         let mut state = self.job.lock();
         if let Some(outcome) = state.outcome {
             return Poll::Ready(outcome);
@@ -93,6 +131,10 @@ impl Fetch {
 }
 
 impl Job {
+    fn new(range: &FileRange, into: Into) -> Arc<Self> {
+        Arc::new(Self { range: range.clone(), into, state: Mutex::default() })
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -111,9 +153,15 @@ impl Job {
             return;
         }
         drop(state);
-        let outcome = bring_in(&self.range);
+        let (outcome, pipe) = match self.into {
+            Into::PageCache => (bring_in(&self.range).map_err(Fault::from), None),
+            Into::Pipe => match Pipe::filled(&self.range) {
+                Ok(pipe) => (Ok(()), pipe),
+                Err(fault) => (Err(fault), None),
+            },
+        };
         let mut state = self.lock();
-        state.outcome = Some(outcome);
+        (state.outcome, state.pipe) = (Some(outcome), pipe);
         let waiting = std::mem::take(&mut state.waiting);
         drop(state);
         waiting.into_iter().for_each(Waker::wake);
@@ -162,7 +210,7 @@ impl Pool {
             }
             return job;
         }
-        let job = Arc::new(Job { range: range.clone(), state: Mutex::default() });
+        let job = Job::new(range, Into::PageCache);
         queue.known.insert(key(range), Arc::downgrade(&job));
         drop(queue);
         self.push(&job, urgency);

@@ -34,15 +34,18 @@ struct Entries {
     failure: Option<String>,
     /// The wire is gone.
     closed: bool,
+    /// Bytes that were read beside what is sent, and that the wire does not know of yet.
+    read_aside: u64,
 }
 
 impl fmt::Debug for Entries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { expected, failure, closed } = self;
+        let Self { expected, failure, closed, read_aside } = self;
         f.debug_struct("Entries")
             .field("expected", &expected.len())
             .field("failure", failure)
             .field("closed", closed)
+            .field("read_aside", read_aside)
             .finish()
     }
 }
@@ -127,6 +130,7 @@ impl Ledger {
     /// the step; here it is known that they took the route read-write.
     pub(crate) fn tick(&self, parts: &[PartRef<'_>], progress: &mut Progress) {
         let mut entries = self.lock();
+        progress.read_aside += std::mem::take(&mut entries.read_aside);
         let Some(front) = entries.expected.front() else {
             return;
         };
@@ -256,6 +260,16 @@ impl Delivery {
         self.push(bytes, true);
     }
 
+    /// Says that `bytes` of files were read into memory for what is sent, and not to be sent: for
+    /// a checksum, say. They are counted as user copies, on the route read-write.
+    pub fn count_read_aside(&self, bytes: u64) {
+        let count = Count { user_copied_bytes: bytes, ..Count::default() };
+        self.account.tally().count(Some(Route::ReadWrite), &count);
+        if let Some(ledger) = self.account.ledger.get() {
+            ledger.lock().read_aside += bytes;
+        }
+    }
+
     /// Says why the rest of its bytes will not come: the file could not be read, say.
     pub fn fail(&self, why: &SendError) {
         self.account.failure.get_or_init(|| why.to_string());
@@ -319,7 +333,7 @@ impl Account {
     fn handed_on(&self) -> Tally {
         let bytes = self.handed_on.load(Ordering::Relaxed);
         let copied = self.handed_on_copied.load(Ordering::Relaxed);
-        let mut tally = Tally::default();
+        let mut tally = *self.tally();
         let count = Count { bytes: copied, user_copied_bytes: copied, ..Count::default() };
         tally.count(Some(Route::ReadWrite), &count);
         tally.count(None, &Count { bytes: bytes - copied, ..Count::default() });
@@ -373,6 +387,17 @@ mod tests {
         assert!(!outcome.on_wire && outcome.cut_short.is_none());
         assert_eq!(outcome.report.tally.route(Route::ReadWrite).user_copied_bytes, 11);
         assert_eq!(outcome.report.tally.plain().bytes, 3);
+    }
+
+    #[test]
+    fn what_is_read_aside_is_a_user_copy() {
+        let (delivery, outcomes) = opened(3);
+        delivery.count_read_aside(1000);
+        drop(delivery.trace(Bytes::from_static(b"end"), false));
+        drop(delivery);
+        let tally = outcomes.try_recv().unwrap().report.tally;
+        assert_eq!((tally.total().bytes, tally.total().user_copied_bytes), (3, 1000));
+        assert_eq!(tally.routes_taken().next(), None);
     }
 
     #[test]

@@ -47,6 +47,35 @@ impl From<Errno> for SendError {
     }
 }
 
+/// Why a window of a file cannot be brought in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// What the disk, or the server behind the file, said.
+    Errno(Errno),
+    /// The file ends before the window does.
+    Shrank {
+        /// Where the window ends.
+        expected: u64,
+        /// Where the file does.
+        found: u64,
+    },
+}
+
+impl From<Errno> for Fault {
+    fn from(errno: Errno) -> Self {
+        Self::Errno(errno)
+    }
+}
+
+impl From<Fault> for SendError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Errno(errno) => errno.into(),
+            Fault::Shrank { expected, found } => Self::FileShrank { expected, found },
+        }
+    }
+}
+
 impl From<SendError> for io::Error {
     fn from(error: SendError) -> Self {
         match error {

@@ -3,12 +3,13 @@
 
 use std::task::{Context, Poll};
 
-use rustix::io::Errno;
-
 use crate::cold::{Fetch, Urgency};
+use crate::error::Fault;
 use crate::meter::Cold;
 use crate::plan::STEP_BYTES_MAX;
 use crate::residency::{Residency, Storage};
+use crate::route::Route;
+use crate::sink::Sink;
 use crate::source::{FileRange, SourceFile};
 use crate::transfer::PartRef;
 
@@ -38,13 +39,16 @@ impl Gate {
         &mut self,
         cx: &mut Context<'_>,
         parts: &[PartRef<'_>],
-    ) -> Poll<Result<usize, Errno>> {
+        sink: &mut Sink,
+    ) -> Poll<Result<usize, Fault>> {
         let mut room: u64 = 0;
         let mut files = 0;
         for part in parts {
             let (len, passes) = match part {
                 PartRef::Bytes(bytes) => (bytes.len() as u64, bytes.len() as u64),
-                PartRef::File(range) => match self.poll_range(cx, range) {
+                // There is one pipe: what precedes it goes first.
+                PartRef::File(range) if files > 0 && sink.wants_piped(range) => break,
+                PartRef::File(range) => match self.poll_range(cx, range, sink) {
                     Poll::Ready(passes) => (range.len(), passes?),
                     // What precedes it may go, if that is more than its own head.
                     Poll::Pending if files > 0 => break,
@@ -65,9 +69,18 @@ impl Gate {
         std::mem::take(&mut self.cold)
     }
 
-    /// Ready with how many bytes from the front of `range` are in the page cache.
-    fn poll_range(&mut self, cx: &mut Context<'_>, range: &FileRange) -> Poll<Result<u64, Errno>> {
+    /// Ready with how many bytes from the front of `range` are in the page cache, or in the pipe
+    /// of `sink`.
+    fn poll_range(
+        &mut self,
+        cx: &mut Context<'_>,
+        range: &FileRange,
+        sink: &mut Sink,
+    ) -> Poll<Result<u64, Fault>> {
         let source = range.source();
+        if sink.wants_piped(range) {
+            return self.poll_piped(cx, range, sink);
+        }
         if source.storage() == Storage::Memory || source.known_hot() {
             return Poll::Ready(Ok(range.len()));
         }
@@ -100,6 +113,44 @@ impl Gate {
                 self.found_hot(range, end);
                 self.fetch_ahead(range, end);
                 Poll::Ready(Ok(end.min(range.end()) - range.position()))
+            }
+        }
+    }
+
+    /// As `poll_range`, by way of a pipe that the cold pool fills.
+    fn poll_piped(
+        &mut self,
+        cx: &mut Context<'_>,
+        range: &FileRange,
+        sink: &mut Sink,
+    ) -> Poll<Result<u64, Fault>> {
+        if let Some(piped) = sink.piped(range) {
+            return Poll::Ready(Ok(piped));
+        }
+        let fits = |fetch: &Fetch| fetch.fills_pipe_with(range);
+        let wanted = match (self.wanted.take().filter(fits), self.ahead.take().filter(fits)) {
+            (Some(wanted), _) => wanted,
+            (None, Some(ahead)) if ahead.is_done() => ahead,
+            (None, Some(ahead)) => self.want(ahead),
+            (None, None) => self.want(Fetch::into_pipe(&range.front(WINDOW_BYTES), Urgency::Now)),
+        };
+        match wanted.poll(cx) {
+            Poll::Pending => {
+                self.wanted = Some(wanted);
+                Poll::Pending
+            }
+            Poll::Ready(outcome) => {
+                outcome?;
+                sink.pipe = wanted.take_pipe();
+                let Some(piped) = sink.piped(range) else {
+                    // It does not splice: the next poll takes another way.
+                    sink.refuse(range, Route::Splice);
+                    return self.poll_range(cx, range, sink);
+                };
+                let next = range.starting_at(range.position() + piped);
+                let ahead = |next: FileRange| next.front(WINDOW_BYTES);
+                self.ahead = next.map(|next| Fetch::into_pipe(&ahead(next), Urgency::Ahead));
+                Poll::Ready(Ok(piped))
             }
         }
     }
@@ -209,11 +260,11 @@ mod tests {
     #[test]
     fn cold_windows_are_brought_in_one_by_one() {
         let Some((_directory, source)) = cold_file() else { return };
-        let mut gate = Gate::default();
+        let (mut gate, mut sink) = (Gate::default(), Sink::default());
         let mut position = 0;
         while position < LEN {
             let parts = [PartRef::File(source.range(position, LEN - position).unwrap())];
-            let room = block_on(poll_fn(|cx| gate.poll(cx, &parts))).unwrap() as u64;
+            let room = block_on(poll_fn(|cx| gate.poll(cx, &parts, &mut sink))).unwrap() as u64;
             assert!(room > 0);
             let passed = source.range(position, room).unwrap();
             assert_eq!(source.residency(&passed), Residency::Hot);
@@ -229,10 +280,10 @@ mod tests {
         let Some((_directory, source)) = cold_file() else { return };
         let mut content = vec![0; usize::try_from(LEN).unwrap()];
         rustix::io::pread(&source, &mut content, 0).unwrap();
-        let mut gate = Gate::default();
+        let (mut gate, mut sink) = (Gate::default(), Sink::default());
         let parts = [PartRef::Bytes(b"head"), PartRef::File(source.whole())];
         let waker = Waker::noop();
-        let polled = gate.poll(&mut Context::from_waker(waker), &parts);
+        let polled = gate.poll(&mut Context::from_waker(waker), &parts, &mut sink);
         assert_eq!(polled, Poll::Ready(Ok(usize::try_from(LEN).unwrap() + 4)));
         assert_eq!(gate.take_cold(), Cold::default());
         assert!(source.known_hot(), "all of it was seen");
@@ -245,11 +296,11 @@ mod tests {
         in_memory.set_len(100).unwrap();
         let hot = SourceFile::new(in_memory).unwrap().whole();
         let parts = [PartRef::Bytes(b"head"), PartRef::File(hot), PartRef::File(source.whole())];
-        let mut gate = Gate::default();
+        let (mut gate, mut sink) = (Gate::default(), Sink::default());
         let waker = Waker::noop();
-        let polled = gate.poll(&mut Context::from_waker(waker), &parts);
+        let polled = gate.poll(&mut Context::from_waker(waker), &parts, &mut sink);
         assert_eq!(polled, Poll::Ready(Ok(104)));
-        let polled = gate.poll(&mut Context::from_waker(waker), &parts[2..]);
+        let polled = gate.poll(&mut Context::from_waker(waker), &parts[2..], &mut sink);
         // The disk may have been quicker than this second look.
         assert!(polled.is_pending() || matches!(polled, Poll::Ready(Ok(_))));
     }

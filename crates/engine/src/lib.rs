@@ -5,6 +5,7 @@
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("pagewire-engine needs 64-bit Linux: its routes are Linux system calls");
 
+mod closing;
 mod cold;
 mod delivery;
 mod error;
@@ -34,6 +35,7 @@ pub use delivery::{Delivery, Ledger, Outcome};
 pub use error::{RangeError, SendError, TransferError};
 pub use meter::{Cold, Count, Meter, Report, Tally};
 pub use plan::{SMALL_RANGE_BYTES_MAX, STEP_BYTES_MAX};
+pub use residency::Storage;
 pub use route::{Route, RouteChoice, UnknownRoute};
 pub use source::{FileRange, Identity, Modified, Part, Payload, SourceFile};
 #[cfg(feature = "tokio")]

@@ -23,6 +23,8 @@ pub(crate) struct Facts {
     pub(crate) choice: RouteChoice,
     /// Routes that this sink refused for files of this file system.
     pub(crate) refused: RouteSet,
+    /// The bytes are in the sink's pipe already.
+    pub(crate) piped: bool,
     /// The route that the bytes just before these took, if this range is under way.
     pub(crate) under_way: Option<Route>,
     /// Bytes of the range still to be moved.
@@ -36,6 +38,8 @@ pub(crate) enum Reason {
     Chosen,
     /// Every route before it was refused.
     SteppedDown,
+    /// The bytes are in a pipe already.
+    Piped,
     /// The range is under way on it.
     UnderWay,
     /// The range is small: one call with the head is cheapest.
@@ -66,6 +70,9 @@ pub(crate) fn plan(facts: Facts) -> Option<Plan> {
 }
 
 fn preference(facts: Facts) -> (Route, Reason) {
+    if facts.piped {
+        return (Route::Splice, Reason::Piped);
+    }
     match (facts.choice, facts.under_way) {
         (_, Some(route)) => (route, Reason::UnderWay),
         (RouteChoice::Only(route), None) => (route, Reason::Chosen),
@@ -91,7 +98,7 @@ mod tests {
         expected: Option<(Route, Reason)>,
     ) {
         let refused = refused.iter().fold(RouteSet::default(), |set, route| set.with(*route));
-        let plan = plan(Facts { choice, refused, under_way, range_bytes });
+        let plan = plan(Facts { choice, refused, piped: false, under_way, range_bytes });
         assert_eq!(plan.map(|plan| (plan.route, plan.reason)), expected, "{choice} {range_bytes}");
     }
 
@@ -145,9 +152,12 @@ mod tests {
         let facts = Facts {
             choice: RouteChoice::Auto,
             refused: RouteSet::default(),
+            piped: false,
             under_way: None,
             range_bytes: u64::MAX,
         };
+        let piped = plan(Facts { piped: true, ..facts });
+        assert_eq!(piped.map(|plan| plan.reason), Some(Reason::Piped));
         assert_eq!(plan(facts).map(|plan| plan.step_bytes), Some(STEP_BYTES_MAX));
     }
 }

@@ -14,7 +14,7 @@ use crate::sys::cachestat::cached_pages;
 const PAGE_BYTES: u64 = 4096;
 
 /// One page in so many bytes is asked whether it can be read now. What the kernel reads or evicts
-/// at once is usually as large.
+/// at once is usually as large. To ask every page costs more than sending it does.
 const SAMPLE_BYTES: u64 = 128 * 1024;
 
 /// What is known of a range.
@@ -30,18 +30,25 @@ pub(crate) enum Residency {
 
 /// Where the bytes of a file are when they are not in the page cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Storage {
+#[non_exhaustive]
+pub enum Storage {
     /// Nowhere else: tmpfs, ramfs, hugetlbfs.
     Memory,
     /// On a disk of this host, whose page cache can be asked.
     Disk,
+    /// Under overlayfs, whose own page cache is empty: that of its layers, which are taken for
+    /// disks of this host, is asked by way of a mapping.
+    Overlay,
     /// Behind a server or a process, which the kernel may ask about the file even when its bytes
-    /// are in the page cache: NFS, SMB, Ceph, 9p, FUSE.
+    /// are in the page cache: NFS, SMB, Ceph, Lustre, AFS, Coda, 9p, FUSE. Nearly every system
+    /// call on such a file may wait for it, for ever if it hangs: open, close, fstat, fstatfs,
+    /// mmap, and reading what is in the page cache.
     Remote,
 }
 
 impl Storage {
-    pub(crate) fn of(file: impl AsFd) -> Self {
+    /// That of the file system that `file` lies on, by fstatfs(2). May wait for its server.
+    pub fn of(file: impl AsFd) -> Self {
         fstatfs(file).map_or(Self::Disk, |stat| Self::of_file_system(&stat))
     }
 
@@ -51,16 +58,17 @@ impl Storage {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "magic")]
         match stat.f_type as u32 {
             0x0102_1994 | 0x8584_58f6 | 0x9584_58f6 => Self::Memory,
-            0x6969 | 0xff53_4d42 | 0xfe53_4d42 | 0x00c3_6400 | 0x0102_1997 | 0x6573_5546 => {
-                Self::Remote
-            }
+            0x794c_7630 => Self::Overlay,
+            // NFS, CIFS, SMB2, SMB, Ceph, Lustre, AFS, kAFS, Coda, 9p, FUSE.
+            0x6969 | 0xff53_4d42 | 0xfe53_4d42 | 0x517b | 0x00c3_6400 | 0x0bd0_0bd0
+            | 0x5346_414f | 0x6b41_4653 | 0x7375_7245 | 0x0102_1997 | 0x6573_5546 => Self::Remote,
             _ => Self::Disk,
         }
     }
 }
 
 /// Which question about residency a file answers; learned at the first refusal.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Question(AtomicU8);
 
 /// cachestat for every page, then samples for those that are still being read.
@@ -68,18 +76,39 @@ const CACHESTAT: u8 = 0;
 /// Samples only.
 const SAMPLE: u8 = 1;
 const NONE: u8 = 2;
+/// mincore of the mapping.
+const MINCORE: u8 = 3;
 
 impl Question {
+    /// The one to begin with on `storage`.
+    pub(crate) fn of(storage: Storage) -> Self {
+        let first = match storage {
+            Storage::Disk => CACHESTAT,
+            // cachestat looks at overlayfs's own pages, of which there are none. A mapping is one
+            // of the layer's file.
+            Storage::Overlay => MINCORE,
+            Storage::Memory | Storage::Remote => NONE,
+        };
+        Self(AtomicU8::new(first))
+    }
+
     /// Asks about `range`. Whoever asks again of the same bytes should remember the answer: it
     /// holds until the kernel needs the memory.
     pub(crate) fn ask(&self, range: &FileRange) -> Residency {
+        if self.0.load(Ordering::Relaxed) == MINCORE {
+            match range.is_in_memory() {
+                Ok(Some(true)) => return Residency::Hot,
+                Ok(Some(false)) => return Residency::Cold,
+                Ok(None) => return Residency::Unknown,
+                Err(_) => self.0.store(NONE, Ordering::Relaxed),
+            }
+        }
         if self.0.load(Ordering::Relaxed) == CACHESTAT {
             match all_cached(range) {
                 // It counts pages that are still being read, too: sampled below.
                 Ok(true) => {}
                 Ok(false) => return Residency::Cold,
-                // mincore(2) has the same permission check, but answers "resident" instead of
-                // refusing: it must not be asked.
+                // mincore(2) has the same permission check.
                 Err(_) => self.0.store(SAMPLE, Ordering::Relaxed),
             }
         }

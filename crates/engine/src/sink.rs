@@ -2,6 +2,7 @@
 //! it. Moves nothing itself.
 
 use crate::plan::Facts;
+use crate::residency::Storage;
 use crate::route::{Route, RouteChoice, RouteSet};
 use crate::routes::splice::Pipe;
 use crate::source::{FileRange, SourceFile};
@@ -40,6 +41,7 @@ impl Sink {
         Facts {
             choice: self.choice,
             refused: self.refused(range),
+            piped: self.wants_piped(range) && self.piped(range).is_some(),
             under_way: under_way.map(|under_way| under_way.route),
             range_bytes: range.len(),
         }
@@ -49,6 +51,23 @@ impl Sink {
         let device = range.source().identity().device;
         let known = self.refused.iter().find(|(known, _)| *known == device);
         known.map_or(RouteSet::default(), |(_, routes)| *routes)
+    }
+
+    /// Whether bytes of `range` have to be in the pipe before they are sent: those of a file
+    /// behind a server, which nothing but a pipe keeps at hand. The kernel can ask the server
+    /// again whenever it likes, even about pages that it has.
+    ///
+    /// Where another route than splice was chosen for every byte, that is what is taken, and a
+    /// server that hangs can be felt.
+    pub(crate) fn wants_piped(&self, range: &FileRange) -> bool {
+        range.source().storage() == Storage::Remote
+            && matches!(self.choice, RouteChoice::Auto | RouteChoice::Only(Route::Splice))
+            && !self.refused(range).contains(Route::Splice)
+    }
+
+    /// How many bytes from the front of `range` are in the pipe.
+    pub(crate) fn piped(&self, range: &FileRange) -> Option<u64> {
+        self.pipe.as_ref()?.held_of(range).map(|bytes| bytes as u64)
     }
 
     /// Remembers that `route` was refused for files like that of `range`.

@@ -13,10 +13,12 @@ use bytes::{Bytes, BytesMut};
 use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
+use crate::closing::{self, Closing};
 use crate::error::{RangeError, SendError};
 use crate::registry::{self, Owner};
 use crate::residency::{Question, Residency, Storage};
 use crate::sys::mapping::Mapping;
+use crate::sys::mincore::in_memory;
 
 /// What a file was when it was opened: enough to tell it from any other, and from itself changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,11 +53,12 @@ pub struct SourceFile {
 }
 
 struct Shared {
-    file: File,
+    /// Taken only when this is dropped.
+    file: Option<File>,
     identity: Identity,
     /// Made at the first use. The refusal is kept, so that it is asked for once.
     mapping: OnceLock<Result<Mapping, Errno>>,
-    storage: OnceLock<Storage>,
+    storage: Storage,
     asked_only: Once,
     question: Question,
     /// Until when all of it is taken to be in the page cache, in milliseconds of `uptime`.
@@ -73,12 +76,24 @@ fn uptime_ms() -> u64 {
 }
 
 impl SourceFile {
-    /// Takes an open file, with one fstat(2).
+    /// Takes an open file, with one fstatfs(2) and one fstat(2). These may wait where the file
+    /// lies behind a server or a process ([`Storage::Remote`]): then make it where opening it may
+    /// wait, too.
     ///
     /// # Errors
     ///
     /// Those of fstat, and `InvalidInput` for anything but a regular file.
     pub fn new(file: File) -> io::Result<Self> {
+        let storage = Storage::of(&file);
+        Self::on(storage, file)
+    }
+
+    /// The same for a file of which it is known that it lies on `storage`: one fstat(2).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`SourceFile::new`].
+    pub fn on(storage: Storage, file: File) -> io::Result<Self> {
         let stat = rustix::fs::fstat(&file)?;
         if !rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
@@ -93,15 +108,22 @@ impl SourceFile {
             },
         };
         let shared = Shared {
-            file,
+            file: Some(file),
             identity,
             mapping: OnceLock::new(),
-            storage: OnceLock::new(),
+            storage,
             asked_only: Once::new(),
-            question: Question::default(),
+            question: Question::of(storage),
             hot_until: AtomicU64::new(0),
         };
-        Ok(Self { shared: Arc::new(shared) })
+        let source = Self { shared: Arc::new(shared) };
+        // NFS asks its server at mmap(2): here one may wait, and who sends may not.
+        if storage == Storage::Remote
+            && let Err(errno) = source.mapping()
+        {
+            tracing::debug!(%errno, "the file cannot be mapped");
+        }
+        Ok(source)
     }
 
     /// What the file was when it was opened.
@@ -142,12 +164,14 @@ impl SourceFile {
 
     /// The file's length at this moment, by fstat(2).
     pub(crate) fn len_now(&self) -> io::Result<u64> {
-        let stat = rustix::fs::fstat(&self.shared.file)?;
+        let stat = rustix::fs::fstat(self)?;
         Ok(u64::try_from(stat.st_size).unwrap_or(0))
     }
 
-    pub(crate) fn storage(&self) -> Storage {
-        *self.shared.storage.get_or_init(|| Storage::of(&self.shared.file))
+    /// Where its bytes are when they are not in the page cache.
+    #[must_use]
+    pub fn storage(&self) -> Storage {
+        self.shared.storage
     }
 
     pub(crate) fn residency(&self, range: &FileRange) -> Residency {
@@ -170,7 +194,7 @@ impl SourceFile {
     /// different places, which looks random to the kernel anyway.
     pub(crate) fn read_only_when_asked(&self) {
         self.shared.asked_only.call_once(|| {
-            if let Err(errno) = fadvise(&self.shared.file, 0, None, Advice::Random) {
+            if let Err(errno) = fadvise(self, 0, None, Advice::Random) {
                 tracing::debug!(%errno, "the kernel reads ahead as it likes");
             }
         });
@@ -188,7 +212,7 @@ impl SourceFile {
     fn mapping(&self) -> Result<&Mapping, Errno> {
         let made = self.shared.mapping.get_or_init(|| {
             let len = usize::try_from(self.len()).map_err(|_| Errno::OVERFLOW)?;
-            let mapping = Mapping::of(&self.shared.file, len)
+            let mapping = Mapping::of(self.shared.file(), len)
                 .map_err(|refusal| Errno::from_io_error(&refusal).unwrap_or(Errno::NODEV))?;
             let owner = Owner::File(WeakSource(Arc::downgrade(&self.shared)));
             registry::insert(mapping.as_slice(), owner);
@@ -200,7 +224,7 @@ impl SourceFile {
 
 impl AsFd for SourceFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.shared.file.as_fd()
+        self.shared.file().as_fd()
     }
 }
 
@@ -224,10 +248,22 @@ impl WeakSource {
     }
 }
 
+impl Shared {
+    fn file(&self) -> &File {
+        self.file.as_ref().expect("only drop takes it")
+    }
+}
+
 impl Drop for Shared {
     fn drop(&mut self) {
-        if let Some(Ok(mapping)) = self.mapping.get() {
+        let mapping = self.mapping.take().and_then(Result::ok);
+        if let Some(mapping) = &mapping {
             registry::remove(mapping.address());
+        }
+        if self.storage == Storage::Remote
+            && let Some(file) = self.file.take()
+        {
+            closing::close(Closing { device: self.identity.device, file, mapping });
         }
     }
 }
@@ -338,8 +374,10 @@ impl FileRange {
     ///
     /// Those of preadv2(2).
     pub fn read_front_now(&mut self, max: u64) -> Result<Option<Bytes>, SendError> {
-        if self.source.storage() == Storage::Memory {
-            return self.read_front(max).map(Some);
+        match self.source.storage() {
+            Storage::Memory => return self.read_front(max).map(Some),
+            Storage::Remote => return Ok(None),
+            Storage::Disk | Storage::Overlay => {}
         }
         let wanted = usize::try_from(self.len.min(max)).unwrap_or(usize::MAX);
         let mut bytes = BytesMut::zeroed(wanted);
@@ -365,6 +403,13 @@ impl FileRange {
     pub(crate) fn mapped_address(&self) -> Option<usize> {
         let mapping = self.source.shared.mapping.get()?.as_ref().ok()?;
         Some(mapping.address() + usize::try_from(self.position).ok()?)
+    }
+
+    /// Whether the mapping has all of it in memory; see `sys/mincore.rs`.
+    pub(crate) fn is_in_memory(&self) -> Result<Option<bool>, Errno> {
+        let bounds = usize::try_from(self.position).ok().zip(usize::try_from(self.len).ok());
+        let (position, len) = bounds.ok_or(Errno::OVERFLOW)?;
+        in_memory(self.source.mapping()?, position, len)
     }
 
     /// The mapped memory of the range, for system calls.

@@ -59,6 +59,8 @@ pub(crate) struct Progress {
     pub(crate) step_downs: u64,
     /// What had to be brought in before this step.
     pub(crate) cold: Cold,
+    /// Bytes of files that were read into memory beside what is sent.
+    pub(crate) read_aside: u64,
 }
 
 impl Progress {
@@ -76,6 +78,10 @@ impl Progress {
         self.moved.iter().for_each(|moved| meter.count(moved.way, &moved.count));
         meter.count_step_downs(self.step_downs);
         meter.count_cold(self.cold);
+        if self.read_aside > 0 {
+            let count = Count { user_copied_bytes: self.read_aside, ..Count::default() };
+            meter.count(Some(Route::ReadWrite), &count);
+        }
     }
 
     fn record(&mut self, part: usize, way: Option<Route>, bytes: u64, cost: Cost) {

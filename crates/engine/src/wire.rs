@@ -1,6 +1,7 @@
 //! A tokio socket that sends payloads, and that recognises slices of mapped files among those it
 //! is asked to write. Waits for the socket; `transfer.rs` makes the steps.
 
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
@@ -9,7 +10,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use rustix::io::Errno;
+use rustix::net::sockopt::socket_error;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::delivery::Ledger;
@@ -44,6 +47,21 @@ mod sealed {
     pub trait Readiness {
         fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
         fn try_write<R>(&self, write: impl FnOnce() -> io::Result<R>) -> io::Result<R>;
+        /// The same socket, by a descriptor of its own.
+        fn twin(&self) -> io::Result<Self>
+        where
+            Self: Sized;
+        /// Ready when the socket has an error.
+        fn broken(self) -> Broken;
+    }
+
+    pub(super) type Broken = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
+
+    async fn until(ready: impl Future<Output = io::Result<Ready>>) {
+        if ready.await.is_err() {
+            // The runtime ends, and this task with it.
+            std::future::pending().await
+        }
     }
 
     impl Readiness for TcpStream {
@@ -54,6 +72,14 @@ mod sealed {
         fn try_write<R>(&self, write: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
             self.try_io(Interest::WRITABLE, write)
         }
+
+        fn twin(&self) -> io::Result<Self> {
+            Self::from_std(self.as_fd().try_clone_to_owned()?.into())
+        }
+
+        fn broken(self) -> Broken {
+            Box::pin(async move { until(self.ready(Interest::ERROR)).await })
+        }
     }
 
     impl Readiness for UnixStream {
@@ -63,6 +89,14 @@ mod sealed {
 
         fn try_write<R>(&self, write: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
             self.try_io(Interest::WRITABLE, write)
+        }
+
+        fn twin(&self) -> io::Result<Self> {
+            Self::from_std(self.as_fd().try_clone_to_owned()?.into())
+        }
+
+        fn broken(self) -> Broken {
+            Box::pin(async move { until(self.ready(Interest::ERROR)).await })
         }
     }
 }
@@ -79,6 +113,8 @@ pub struct Wire<S> {
     socket: S,
     sink: Sink,
     gate: Gate,
+    /// Only while the gate is closed.
+    watch: Option<Watch>,
     meter: Option<Arc<Meter>>,
     entry: Entry,
     /// Bytes to be read again before those of the socket.
@@ -113,6 +149,7 @@ impl<S: Socket> Wire<S> {
             socket,
             sink: Sink::new(choice),
             gate: Gate::default(),
+            watch: None,
             meter: None,
             entry: Entry::default(),
             unread: Bytes::new(),
@@ -208,13 +245,14 @@ impl<S: Socket> Wire<S> {
         cx: &mut Context<'_>,
         parts: &[PartRef<'_>],
     ) -> Poll<Result<Progress, SendError>> {
-        let room = match self.gate.poll(cx, parts) {
+        let room = match self.gate.poll(cx, parts, &mut self.sink) {
             Poll::Ready(room) => room?,
             Poll::Pending => {
                 self.turn_bytes = 0;
-                return Poll::Pending;
+                return self.poll_broken(cx).map(|errno| Err(errno.into()));
             }
         };
+        self.watch = None;
         loop {
             if self.socket.poll_write_ready(cx)?.is_pending() {
                 self.turn_bytes = 0;
@@ -247,6 +285,23 @@ impl<S: Socket> Wire<S> {
         }
     }
 
+    /// Ready with its error when the peer reset the connection. Whoever waits for a disk asks
+    /// nothing of the socket meanwhile, and would learn of it only when the window is there.
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Errno> {
+        if self.watch.is_none() {
+            match self.socket.twin() {
+                Ok(twin) => self.watch = Some(Watch(twin.broken())),
+                // Out of descriptors: then it is noticed late.
+                Err(error) => tracing::debug!(%error, "a socket that waits is not watched"),
+            }
+        }
+        let Some(Watch(broken)) = &mut self.watch else { return Poll::Pending };
+        ready!(broken.as_mut().poll(cx));
+        // What is read elsewhere, by hyper for one, is gone from here.
+        let errno = socket_error(&self.socket).ok().and_then(Result::err);
+        Poll::Ready(errno.unwrap_or(Errno::CONNRESET))
+    }
+
     fn poll_write_parts(
         &mut self,
         cx: &mut Context<'_>,
@@ -264,6 +319,19 @@ impl<S: Socket> Wire<S> {
                 Err(error)
             }
         })
+    }
+}
+
+/// Waits until a socket has an error (EPOLLERR): RST came, or the network gave up. That the peer
+/// sends nothing more (FIN) is none.
+///
+/// Over a descriptor of its own: tokio waits for errors alone only in a future that borrows the
+/// socket, and one descriptor cannot be registered twice.
+struct Watch(sealed::Broken);
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").finish_non_exhaustive()
     }
 }
 

@@ -18,6 +18,8 @@ use http_body::{Body, Frame, SizeHint};
 use pagewire_engine::{Delivery, FileRange, Outcome, Part, Payload, SendError};
 use tokio::task::{JoinHandle, coop, spawn_blocking};
 
+use crate::archive::{ArchiveParts, Batch};
+
 /// The most bytes of a file that are read into memory at a time. hyper holds up to six such
 /// chunks for a slow peer, so larger ones cost memory; 64 KiB is what tower-http reads too.
 const CHUNK_BYTES: u64 = 64 * 1024;
@@ -34,6 +36,8 @@ const CHUNK_BYTES: u64 = 64 * 1024;
 pub struct FileBody {
     left: Payload,
     reading: Option<Reading>,
+    /// What comes after `left` and is made when it is reached.
+    later: Option<Box<Later>>,
     flush: Flush,
     delivery: Option<Delivery>,
 }
@@ -44,6 +48,16 @@ struct Reading {
     read: JoinHandle<ReadChunk>,
     bytes: u64,
 }
+
+/// The rest of an archive. While one batch of it is sent the next one is made.
+#[derive(Debug)]
+struct Later {
+    /// Bytes that are not in `left` yet.
+    bytes: u64,
+    making: JoinHandle<MadeBatch>,
+}
+
+type MadeBatch = Result<(Batch, ArchiveParts), SendError>;
 
 type ReadChunk = Result<(Bytes, FileRange), SendError>;
 
@@ -59,7 +73,8 @@ enum Flush {
 impl FileBody {
     /// Bytes still to be handed out.
     pub(crate) fn bytes_left(&self) -> u64 {
-        self.left.len() + self.reading.as_ref().map_or(0, |reading| reading.bytes)
+        let reading = self.reading.as_ref().map_or(0, |reading| reading.bytes);
+        self.left.len() + reading + self.later.as_ref().map_or(0, |later| later.bytes)
     }
 
     /// Has every run of bytes that this body hands out announced to `delivery`. With that of a
@@ -80,7 +95,7 @@ impl FileBody {
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, SendError>>> {
         if self.flush == Flush::Due {
             self.flush = Flush::Done;
-            if !self.left.is_empty() {
+            if !self.left.is_empty() || self.later.is_some() {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -92,9 +107,18 @@ impl FileBody {
                 finished.map_err(|error| SendError::Io(io::Error::other(error)))??;
             return Poll::Ready(Some(Ok(self.chunk(chunk, rest))));
         }
-        let Some(part) = self.left.pop_front() else {
-            self.delivery = None;
-            return Poll::Ready(None);
+        let part = loop {
+            if let Some(part) = self.left.pop_front() {
+                break part;
+            }
+            let Some(later) = &mut self.later else {
+                self.delivery = None;
+                return Poll::Ready(None);
+            };
+            let made = ready!(Pin::new(&mut later.making).poll(cx));
+            self.later = None;
+            let made = made.map_err(|error| SendError::Io(io::Error::other(error)))?;
+            self.take_batch(made?);
         };
         let range = match part {
             Part::File(range) => range,
@@ -106,6 +130,14 @@ impl FileBody {
             Some(bytes) => Poll::Ready(Some(Ok(bytes))),
             None => self.poll_read(cx, range),
         }
+    }
+
+    fn take_batch(&mut self, (batch, rest): (Batch, ArchiveParts)) {
+        if let (1.., Some(delivery)) = (batch.read_aside, &self.delivery) {
+            delivery.count_read_aside(batch.read_aside);
+        }
+        self.left = batch.payload;
+        self.later = Later::make(rest);
     }
 
     fn mapped(&self, range: &FileRange) -> Option<Bytes> {
@@ -193,6 +225,7 @@ impl Body for FileBody {
                     delivery.fail(&error);
                 }
                 self.left = Payload::new();
+                self.later = None;
                 Err(error.into())
             }
         }))
@@ -210,6 +243,24 @@ impl Body for FileBody {
 impl From<Payload> for FileBody {
     fn from(payload: Payload) -> Self {
         Self { left: payload, ..Self::default() }
+    }
+}
+
+/// The first batch is made at once: this has to be called on a tokio runtime.
+impl From<ArchiveParts> for FileBody {
+    fn from(parts: ArchiveParts) -> Self {
+        Self { later: Later::make(parts), ..Self::default() }
+    }
+}
+
+impl Later {
+    fn make(mut parts: ArchiveParts) -> Option<Box<Self>> {
+        let bytes = parts.len();
+        let make = move || {
+            let batch = parts.next_batch()?;
+            Ok((batch, parts))
+        };
+        (bytes > 0).then(|| Box::new(Self { bytes, making: spawn_blocking(make) }))
     }
 }
 

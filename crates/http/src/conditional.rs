@@ -12,8 +12,8 @@ use http::{HeaderName, HeaderValue};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Validators<'a> {
     pub(crate) etag: &'a HeaderValue,
-    /// In seconds since 1970; negative before.
-    pub(crate) modified: i64,
+    /// In seconds since 1970; negative before. What is made of many files has none.
+    pub(crate) modified: Option<i64>,
 }
 
 /// What the preconditions of a GET or HEAD request come to.
@@ -26,7 +26,7 @@ pub(crate) enum Verdict {
 
 /// Evaluates the preconditions of a GET or HEAD request for a file that exists.
 pub(crate) fn verdict(headers: &HeaderMap, now: Validators<'_>) -> Verdict {
-    let unchanged_since = |name| date(headers, name).map(|since| now.modified <= since);
+    let unchanged_since = |name| Some(now.modified? <= date(headers, name)?);
     let matched = tags(headers, &IF_MATCH).map(|tags| tags.holds(|tag| tag == now.etag));
     if matched.or_else(|| unchanged_since(IF_UNMODIFIED_SINCE)) == Some(false) {
         return Verdict::Failed;
@@ -45,7 +45,7 @@ pub(crate) fn range_applies(headers: &HeaderMap, now: Validators<'_>) -> bool {
         return true;
     };
     // A date has to be the very one, not a later one; a weak tag never matches.
-    value == now.etag || parse_date(value) == Some(now.modified)
+    value == now.etag || parse_date(value).is_some_and(|date| Some(date) == now.modified)
 }
 
 /// The entity tags of all header lines of one name.
@@ -109,7 +109,7 @@ mod tests {
     #[track_caller]
     fn check(lines: &[(&str, &str)], expected: Verdict) {
         let etag = HeaderValue::from_static("\"a,b\"");
-        let now = Validators { etag: &etag, modified: MODIFIED };
+        let now = Validators { etag: &etag, modified: Some(MODIFIED) };
         assert_eq!(verdict(&headers(lines), now), expected, "{lines:?}");
     }
 
@@ -173,6 +173,19 @@ mod tests {
     }
 
     #[test]
+    fn dates_mean_nothing_where_there_is_none() {
+        let etag = HeaderValue::from_static("\"a\"");
+        let now = Validators { etag: &etag, modified: None };
+        for name in ["if-modified-since", "if-unmodified-since"] {
+            assert_eq!(verdict(&headers(&[(name, LATER)]), now), Verdict::Send);
+            assert_eq!(verdict(&headers(&[(name, EARLIER)]), now), Verdict::Send);
+        }
+        assert!(!range_applies(&headers(&[("if-range", NOW)]), now));
+        assert!(!range_applies(&headers(&[("if-range", "")]), now));
+        assert!(range_applies(&headers(&[("if-range", "\"a\"")]), now));
+    }
+
+    #[test]
     fn several_lines_are_one_list() {
         check(&[("if-match", "\"x\""), ("if-match", "\"a,b\"")], Verdict::Send);
         check(&[("if-none-match", "\"x\""), ("if-none-match", "W/\"a,b\"")], Verdict::NotModified);
@@ -181,7 +194,7 @@ mod tests {
     #[test]
     fn ranges_apply_to_the_same_file_only() {
         let etag = HeaderValue::from_static("\"a,b\"");
-        let now = Validators { etag: &etag, modified: MODIFIED };
+        let now = Validators { etag: &etag, modified: Some(MODIFIED) };
         assert!(range_applies(&HeaderMap::new(), now));
         for (value, expected) in [
             ("\"a,b\"", true),

@@ -198,7 +198,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("file"), "content").unwrap();
         let directory = directory.path().to_owned();
-        let config = Config { directory, listen: Vec::new(), routes: RouteChoice::Auto };
+        let routes = RouteChoice::Auto;
+        let config =
+            Config { directory, listen: Vec::new(), routes, listing: false, hidden: false };
         let server = Server::bind(config, Arc::new(|_| ())).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();

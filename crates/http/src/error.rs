@@ -37,6 +37,24 @@ pub enum RequestError {
     /// No descriptors left.
     #[error("this server has too many files open; try again")]
     Exhausted,
+    /// A directory holds more than is ever listed or packed.
+    #[error("this directory holds more than {max} entries")]
+    TooManyEntries {
+        /// The most entries.
+        max: usize,
+    },
+    /// Something in a directory that was to be packed cannot be read: an archive without it
+    /// would look whole.
+    #[error("cannot be packed: '{}' is not readable by this server", path.display())]
+    Unpackable {
+        /// Where it lies, below the directory.
+        path: PathBuf,
+        /// What reading it said.
+        source: io::Error,
+    },
+    /// Too many directories are being read.
+    #[error("this server is busy with other directories; try again")]
+    Busy,
     /// The file system failed.
     #[error("the file could not be opened")]
     Io(#[source] io::Error),
@@ -54,7 +72,12 @@ impl RequestError {
             | Self::Outside
             | Self::Permission
             | Self::NotRegular => true,
-            Self::Method | Self::Exhausted | Self::Io(_) => false,
+            Self::Method
+            | Self::TooManyEntries { .. }
+            | Self::Unpackable { .. }
+            | Self::Exhausted
+            | Self::Busy
+            | Self::Io(_) => false,
         }
     }
 
@@ -63,8 +86,11 @@ impl RequestError {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Nul | Self::DotDot => StatusCode::BAD_REQUEST,
             Self::Missing | Self::NoIndex | Self::Outside => StatusCode::NOT_FOUND,
-            Self::Permission | Self::NotRegular => StatusCode::FORBIDDEN,
-            Self::Exhausted => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Permission
+            | Self::NotRegular
+            | Self::TooManyEntries { .. }
+            | Self::Unpackable { .. } => StatusCode::FORBIDDEN,
+            Self::Exhausted | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Io(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -81,6 +107,15 @@ impl From<io::Error> for RequestError {
             _ => Self::Io(error),
         }
     }
+}
+
+/// Why an archive ends before its announced length.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ArchiveError {
+    #[error("'{}' changed after the archive's length was announced", path.display())]
+    Changed { path: PathBuf },
+    #[error("'{}' is gone or unreadable since the archive was announced", path.display())]
+    Unreadable { path: PathBuf, source: Box<RequestError> },
 }
 
 /// Why a server could not start.

@@ -9,20 +9,27 @@ use std::time::{Duration, Instant};
 
 use pagewire_engine::SourceFile;
 use quick_cache::sync::Cache;
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use crate::error::RequestError;
 use crate::limits::open_files_max;
-use crate::resolve::{Found, Root, TargetPath};
+use crate::resolve::{Found, Local, Root, TargetPath};
 use crate::respond::FileHead;
 
 /// How long a file is taken for unchanged without another look at its name.
 const UNCHECKED_MAX: Duration = Duration::from_secs(1);
 
+/// Looks at names of other mounts than the root's that may be under way: of tokio's 512 threads
+/// for what may wait, a server that hangs holds no more than these.
+const ELSEWHERE_MAX: usize = 64;
+
 /// The files below one directory.
 pub(crate) struct Files {
     root: Root,
     open: Cache<TargetPath, Arc<OpenFile>>,
+    /// Held by looks at names of other mounts.
+    elsewhere: Arc<Semaphore>,
     /// The instant from which `OpenFile::checked` counts.
     started: Instant,
 }
@@ -46,7 +53,13 @@ pub(crate) enum Entry {
 impl Files {
     pub(crate) fn open(directory: &Path) -> io::Result<Self> {
         let root = Root::open(directory)?;
-        Ok(Self { root, open: Cache::new(open_files_max()), started: Instant::now() })
+        let elsewhere = Arc::new(Semaphore::new(ELSEWHERE_MAX));
+        let open = Cache::new(open_files_max());
+        Ok(Self { root, open, elsewhere, started: Instant::now() })
+    }
+
+    pub(crate) fn root(&self) -> &Root {
+        &self.root
     }
 
     /// The file at `target`, if it is kept and was looked at at most [`UNCHECKED_MAX`] before
@@ -64,8 +77,8 @@ impl Files {
 
     /// What lies at `target`, at most [`UNCHECKED_MAX`] before `now`; at `now` when `recheck`.
     ///
-    /// Names that the kernel has in its cache are looked up here; others on a thread that may
-    /// wait for the disk.
+    /// Names that the kernel has in its cache are looked up here; others, and those of other
+    /// mounts than the root's, on a thread that may wait for the disk, or a server.
     pub(crate) async fn find(
         &self,
         target: &TargetPath,
@@ -104,18 +117,40 @@ impl Files {
     }
 
     async fn look_up(&self, target: &TargetPath) -> Result<Found, RequestError> {
-        if let Some(found) = self.root.find_cached(target) {
+        let mut local = self.root.find_cached(target);
+        if matches!(local, Local::Unknown) {
+            let (root, target) = (self.root.clone(), target.clone());
+            let elsewhere = Arc::clone(&self.elsewhere);
+            let find = move || match root.find_local(&target) {
+                Local::Found(found) => Local::Found(found),
+                // At once, if it may.
+                Local::Unknown | Local::Elsewhere => match elsewhere.try_acquire() {
+                    Ok(_turn) => Local::Found(root.find(&target)),
+                    Err(_) => Local::Elsewhere,
+                },
+            };
+            local = spawn_blocking(find).await.map_err(failed)?;
+        }
+        if let Local::Found(found) = local {
             return found;
         }
+        let turn = Arc::clone(&self.elsewhere).acquire_owned().await.map_err(failed)?;
         let (root, target) = (self.root.clone(), target.clone());
-        let looked_up = spawn_blocking(move || root.find(&target)).await;
-        looked_up.unwrap_or_else(|failure| Err(RequestError::Io(io::Error::other(failure))))
+        let find = move || {
+            let _turn = turn;
+            root.find(&target)
+        };
+        spawn_blocking(find).await.map_err(failed)?
     }
+}
+
+fn failed(failure: impl std::error::Error + Send + Sync + 'static) -> RequestError {
+    RequestError::Io(io::Error::other(failure))
 }
 
 impl std::fmt::Debug for Files {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { root, open, started } = self;
+        let Self { root, open, elsewhere: _, started } = self;
         f.debug_struct("Files")
             .field("root", root)
             .field("open", &open.len())

@@ -45,15 +45,18 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+mod archive;
 #[cfg(feature = "axum")]
 mod axum;
 mod body;
 mod conditional;
 mod connection;
+mod devices;
 mod encoding;
 mod error;
 mod files;
 mod limits;
+mod listing;
 mod offer;
 mod partial;
 mod range;

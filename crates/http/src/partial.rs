@@ -8,11 +8,41 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use pagewire_engine::{FileRange, Payload, SourceFile};
+use smallvec::SmallVec;
 
 use crate::body::FileBody;
 use crate::conditional::{Validators, Verdict, range_applies, verdict};
 use crate::range::{Asked, ByteRange, asked};
 use crate::respond::text;
+
+/// What a GET or HEAD request is to get of what it asks for.
+#[derive(Debug)]
+pub(crate) enum Due {
+    Whole,
+    NotModified,
+    Failed,
+    Unsatisfiable,
+    Ranges(SmallVec<[ByteRange; 1]>),
+}
+
+/// What a request with these `headers` is to get of `len` bytes.
+pub(crate) fn due(method: &Method, headers: &HeaderMap, now: Validators<'_>, len: u64) -> Due {
+    match verdict(headers, now) {
+        Verdict::Send => {}
+        Verdict::NotModified => return Due::NotModified,
+        Verdict::Failed => return Due::Failed,
+    }
+    // Section 14.2: for other methods than GET, Range means nothing.
+    let range = headers.get(RANGE).filter(|_| *method == Method::GET);
+    let Some(range) = range.filter(|_| range_applies(headers, now)) else {
+        return Due::Whole;
+    };
+    match asked(range.to_str().unwrap_or_default(), len) {
+        Asked::Whole => Due::Whole,
+        Asked::Unsatisfiable => Due::Unsatisfiable,
+        Asked::Ranges(ranges) => Due::Ranges(ranges),
+    }
+}
 
 /// The response to a GET or HEAD request with these `headers`, where `whole` would send all of
 /// `source` and carries its validators.
@@ -27,28 +57,39 @@ pub(crate) fn narrowed(
         return whole;
     };
     let identity = source.identity();
-    let now = Validators { etag, modified: identity.modified.seconds };
-    match verdict(headers, now) {
-        Verdict::Send => {}
-        Verdict::NotModified => return not_modified(whole),
-        Verdict::Failed => return text(StatusCode::PRECONDITION_FAILED, "the file is another"),
-    }
-    // Section 14.2: for other methods than GET, Range means nothing.
-    let range = headers.get(RANGE).filter(|_| *method == Method::GET);
-    let Some(range) = range.filter(|_| range_applies(headers, now)) else {
-        return whole;
-    };
-    match asked(range.to_str().unwrap_or_default(), identity.len) {
-        Asked::Whole => whole,
-        Asked::Unsatisfiable => unsatisfiable(identity.len),
-        Asked::Ranges(ranges) => match ranges.as_slice() {
-            [range] => part(whole, source, *range),
+    let now = Validators { etag, modified: Some(identity.modified.seconds) };
+    match due(method, headers, now, identity.len) {
+        Due::Whole => whole,
+        Due::NotModified => not_modified(whole),
+        Due::Failed => failed(),
+        Due::Unsatisfiable => unsatisfiable(identity.len),
+        Due::Ranges(ranges) => match ranges.as_slice() {
+            [range] => part(whole, *range, |range| file_range(source, range).into()),
             ranges => parts(whole, source, ranges),
         },
     }
 }
 
-fn not_modified(mut response: Response<FileBody>) -> Response<FileBody> {
+/// The same for a text, which goes out whole or not at all.
+pub(crate) fn conditioned(
+    whole: Response<FileBody>,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Response<FileBody> {
+    let now = whole.headers().get(ETAG).map(|etag| Validators { etag, modified: None });
+    match now.map_or(Verdict::Send, |now| verdict(headers, now)) {
+        Verdict::NotModified => not_modified(whole),
+        Verdict::Failed => failed(),
+        Verdict::Send if *method == Method::HEAD => whole.map(|_| FileBody::default()),
+        Verdict::Send => whole,
+    }
+}
+
+pub(crate) fn failed() -> Response<FileBody> {
+    text(StatusCode::PRECONDITION_FAILED, "the file is another")
+}
+
+pub(crate) fn not_modified(mut response: Response<FileBody>) -> Response<FileBody> {
     *response.status_mut() = StatusCode::NOT_MODIFIED;
     for name in [CONTENT_LENGTH, CONTENT_TYPE, CONTENT_ENCODING, ACCEPT_RANGES] {
         response.headers_mut().remove(name);
@@ -56,22 +97,25 @@ fn not_modified(mut response: Response<FileBody>) -> Response<FileBody> {
     response.map(|_| FileBody::default())
 }
 
-fn unsatisfiable(len: u64) -> Response<FileBody> {
+pub(crate) fn unsatisfiable(len: u64) -> Response<FileBody> {
     let mut response = text(StatusCode::RANGE_NOT_SATISFIABLE, "no such range");
     response.headers_mut().insert(CONTENT_RANGE, header(format!("bytes */{len}")));
     response
 }
 
-fn part(
-    mut response: Response<FileBody>,
-    source: &SourceFile,
+/// One range of what `whole` would send, cut out of it by `cut`.
+pub(crate) fn part(
+    whole: Response<FileBody>,
     range: ByteRange,
+    cut: impl FnOnce(ByteRange) -> FileBody,
 ) -> Response<FileBody> {
+    let mut response = whole;
     *response.status_mut() = StatusCode::PARTIAL_CONTENT;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_LENGTH, range.len().into());
-    headers.insert(CONTENT_RANGE, header(content_range(range, source.len())));
-    response.map(|_| file_range(source, range).into())
+    let len = headers.insert(CONTENT_LENGTH, range.len().into());
+    let len = len.and_then(|len| len.to_str().ok()?.parse().ok()).unwrap_or(range.last + 1);
+    headers.insert(CONTENT_RANGE, header(content_range(range, len)));
+    response.map(|_| cut(range))
 }
 
 /// multipart/byteranges (section 14.6).

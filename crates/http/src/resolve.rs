@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::{ffi::OsString, io};
 
 use cap_std::fs::OpenOptionsExt;
-use pagewire_engine::SourceFile;
+use pagewire_engine::{SourceFile, Storage};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use crate::devices;
 use crate::error::RequestError;
 
 const INDEX: &str = "index.html";
@@ -69,8 +70,7 @@ impl TargetPath {
     /// two, which a browser would take for another host.
     pub(crate) fn with_slash(&self) -> String {
         let names = self.names.split(|byte| *byte == b'/');
-        let encoded = names.map(|name| percent_encode(name, ENCODED).to_string());
-        format!("/{}/", encoded.collect::<Vec<_>>().join("/"))
+        format!("/{}/", names.map(encoded).collect::<Vec<_>>().join("/"))
     }
 
     /// The target of the file that this one stands for: its index, where it is a directory's.
@@ -93,12 +93,31 @@ impl TargetPath {
     }
 
     fn index(&self) -> Self {
+        self.child(INDEX.as_bytes())
+    }
+
+    /// The target of what is called `name` in this directory.
+    pub(crate) fn child(&self, name: &[u8]) -> Self {
         let mut names = self.names.clone();
         if !names.is_empty() {
             names.push(b'/');
         }
-        names.extend_from_slice(INDEX.as_bytes());
+        names.extend_from_slice(name);
         Self { names, directory: false }
+    }
+
+    /// Its names, from the root on.
+    pub(crate) fn names(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
+        self.names.split(|byte| *byte == b'/').filter(|name| !name.is_empty())
+    }
+
+    /// Whether one of its names starts with a dot. `/.well-known/` (RFC 8615) is there to be
+    /// found.
+    pub(crate) fn is_hidden(&self) -> bool {
+        let names = self.names().enumerate();
+        names
+            .into_iter()
+            .any(|(depth, name)| is_hidden(name) && !(depth == 0 && name == b".well-known"))
     }
 
     /// As a path below the root.
@@ -108,6 +127,16 @@ impl TargetPath {
             names => OsStr::from_bytes(names),
         })
     }
+}
+
+/// Whether listings leave this name out unless they are to have all.
+pub(crate) fn is_hidden(name: &[u8]) -> bool {
+    name.starts_with(b".")
+}
+
+/// A name as a segment of a URL's path (RFC 3986, section 3.3).
+pub(crate) fn encoded(name: &[u8]) -> String {
+    percent_encode(name, ENCODED).to_string()
 }
 
 /// What lies at a target.
@@ -126,43 +155,78 @@ pub(crate) enum Found {
 #[derive(Clone, Debug)]
 pub(crate) struct Root {
     directory: Arc<OwnedFd>,
+    storage: Storage,
+}
+
+/// What a look at a name that may not wait for a server says.
+#[derive(Debug)]
+pub(crate) enum Local {
+    Found(Result<Found, RequestError>),
+    /// The kernel has to ask the disk, or has no openat2.
+    Unknown,
+    /// The name leads to another mount than the root's, where a server may have to be asked; or
+    /// out of the root.
+    Elsewhere,
 }
 
 impl Root {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let directory = Arc::new(rustix::fs::open(path, flags, Mode::empty())?);
-        Ok(Self { directory })
+        let storage = Storage::of(&directory);
+        Ok(Self { directory, storage })
     }
 
-    /// What lies at `target`, if the kernel can tell without waiting for a disk
-    /// (RESOLVE_CACHED, Linux 5.12); else `None`, and [`Root::find`] will.
-    pub(crate) fn find_cached(&self, target: &TargetPath) -> Option<Result<Found, RequestError>> {
-        let open = |path: &Path| self.open_beneath(path, ResolveFlags::CACHED);
-        match look_up(target, open) {
-            Err(LookUpError::CannotTell) => None,
-            Err(LookUpError::Request(error)) => Some(Err(error)),
-            Ok(found) => Some(Ok(found)),
+    /// What lies at `target`, if the kernel can tell without waiting for anything
+    /// (RESOLVE_CACHED, Linux 5.12).
+    pub(crate) fn find_cached(&self, target: &TargetPath) -> Local {
+        self.find_on_mount(target, ResolveFlags::CACHED)
+    }
+
+    /// What lies at `target`, if that is on the root's own mount. May wait for a disk.
+    pub(crate) fn find_local(&self, target: &TargetPath) -> Local {
+        self.find_on_mount(target, ResolveFlags::empty())
+    }
+
+    /// That a name is in the kernel's cache says nothing about opening it: FUSE and NFS ask their
+    /// server (and wait for one that hangs) at each open. So the mount is not left, on which
+    /// the kind of file system is known.
+    fn find_on_mount(&self, target: &TargetPath, resolve: ResolveFlags) -> Local {
+        if self.storage == Storage::Remote {
+            return Local::Elsewhere;
+        }
+        let open = |path: &Path| {
+            let opened = self.open_beneath(path, resolve | ResolveFlags::NO_XDEV);
+            // Seccomp filters older than openat2 answer EPERM for calls unknown to them.
+            opened.map_err(|errno| if errno == Errno::PERM { Errno::NOSYS } else { errno })
+        };
+        match look_up(target, open, Some(self.storage)) {
+            Err(LookUpError::CannotTell) => Local::Unknown,
+            Err(LookUpError::Request(RequestError::Outside)) => Local::Elsewhere,
+            Err(LookUpError::Request(error)) => Local::Found(Err(error)),
+            Ok(found) => Local::Found(Ok(found)),
         }
     }
 
-    /// What lies at `target`. May wait for a disk.
+    /// What lies at `target`. May wait for a disk, or a server.
     pub(crate) fn find(&self, target: &TargetPath) -> Result<Found, RequestError> {
-        let open = |path: &Path| {
-            for _ in 0..RACES_MAX {
-                match self.open_beneath(path, ResolveFlags::empty()) {
-                    Err(Errno::AGAIN) => {}
-                    // Seccomp filters older than openat2 answer EPERM for calls unknown to them.
-                    Err(Errno::NOSYS | Errno::PERM) => break,
-                    opened => return opened.map_err(io::Error::from),
-                }
-            }
-            self.walk_beneath(path)
-        };
-        look_up(target, open).map_err(|error| match error {
+        look_up(target, |path| self.open_path(path), None).map_err(|error| match error {
             LookUpError::CannotTell => RequestError::Io(Errno::AGAIN.into()),
             LookUpError::Request(error) => error,
         })
+    }
+
+    /// What lies at a path below the root, a directory or anything else. May wait for a disk.
+    pub(crate) fn open_path(&self, path: &Path) -> io::Result<OwnedFd> {
+        for _ in 0..RACES_MAX {
+            match self.open_beneath(path, ResolveFlags::empty()) {
+                Err(Errno::AGAIN) => {}
+                // Seccomp filters older than openat2 answer EPERM for calls unknown to them.
+                Err(Errno::NOSYS | Errno::PERM) => break,
+                opened => return opened.map_err(io::Error::from),
+            }
+        }
+        self.walk_beneath(path)
     }
 
     fn open_beneath(&self, path: &Path, resolve: ResolveFlags) -> Result<OwnedFd, Errno> {
@@ -188,23 +252,42 @@ impl Root {
 }
 
 /// Opens the file at a path that the program chose, not a peer: symbolic links are followed.
-/// `None` where that may have to wait for a disk; then [`open_path`] will.
+/// `None` where that may have to wait for a disk or a server; then [`open_path`] will.
 pub(crate) fn open_path_cached(path: &Path) -> Option<Result<SourceFile, RequestError>> {
-    let opened = rustix::fs::openat2(CWD, path, OPEN, Mode::empty(), ResolveFlags::CACHED);
-    match opened {
-        Err(Errno::AGAIN | Errno::INVAL | Errno::NOSYS | Errno::PERM) => None,
-        opened => Some(opened.map_err(io::Error::from).map_err(Into::into).and_then(source_of)),
-    }
+    let open = |flags| {
+        let opened = rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED);
+        match opened {
+            Err(Errno::AGAIN | Errno::INVAL | Errno::NOSYS | Errno::PERM) => None,
+            opened => Some(opened.map_err(|errno| RequestError::from(io::Error::from(errno)))),
+        }
+    };
+    // Neither this open nor this look at what the kernel has in memory asks a server.
+    let storage = match open(OFlags::PATH | OFlags::CLOEXEC)? {
+        Ok(place) => devices::known(&place)?,
+        Err(error) => return Some(Err(error)),
+    };
+    open(OPEN).map(|opened| source_of(opened?, Some(storage)))
 }
 
-/// The same, and may wait for a disk.
+/// The same, and may wait.
 pub(crate) fn open_path(path: &Path) -> Result<SourceFile, RequestError> {
     let opened = rustix::fs::open(path, OPEN, Mode::empty()).map_err(io::Error::from)?;
-    source_of(opened)
+    let source = source_of(opened, None)?;
+    devices::remember(&source);
+    Ok(source)
 }
 
-fn source_of(opened: OwnedFd) -> Result<SourceFile, RequestError> {
-    SourceFile::new(File::from(opened)).map_err(|error| {
+/// On `storage`, where that is known.
+pub(crate) fn source_of(
+    opened: OwnedFd,
+    storage: Option<Storage>,
+) -> Result<SourceFile, RequestError> {
+    let file = File::from(opened);
+    let source = match storage {
+        Some(storage) => SourceFile::on(storage, file),
+        None => SourceFile::new(file),
+    };
+    source.map_err(|error| {
         if error.kind() == io::ErrorKind::InvalidInput {
             RequestError::NotRegular
         } else {
@@ -232,12 +315,13 @@ impl From<io::Error> for LookUpError {
 fn look_up<E: Into<io::Error>>(
     target: &TargetPath,
     open: impl Fn(&Path) -> Result<OwnedFd, E>,
+    storage: Option<Storage>,
 ) -> Result<Found, LookUpError> {
     let opened = open(target.relative()).map_err(Into::into)?;
     if file_type(&opened)? != FileType::Directory {
         return match target.directory {
             true => Err(LookUpError::Request(RequestError::Missing)),
-            false => found(opened, target.clone()),
+            false => found(opened, target.clone(), storage),
         };
     }
     if !target.directory {
@@ -248,7 +332,7 @@ fn look_up<E: Into<io::Error>>(
         Err(error) if Errno::from_io_error(&error) == Some(Errno::NOENT) => {
             Err(LookUpError::Request(RequestError::NoIndex))
         }
-        opened => found(opened?, index),
+        opened => found(opened?, index, storage),
     }
 }
 
@@ -256,8 +340,12 @@ fn file_type(opened: &OwnedFd) -> io::Result<FileType> {
     Ok(FileType::from_raw_mode(rustix::fs::fstat(opened)?.st_mode))
 }
 
-fn found(opened: OwnedFd, target: TargetPath) -> Result<Found, LookUpError> {
-    let source = source_of(opened).map_err(LookUpError::Request)?;
+fn found(
+    opened: OwnedFd,
+    target: TargetPath,
+    storage: Option<Storage>,
+) -> Result<Found, LookUpError> {
+    let source = source_of(opened, storage).map_err(LookUpError::Request)?;
     let path = PathBuf::from(OsString::from_vec(target.names));
     Ok(Found::File { source, path })
 }
@@ -362,8 +450,10 @@ mod tests {
         for (path, expected) in CASES {
             let target = TargetPath::parse(path).unwrap();
             check(path, tree.root().find(&target), expected);
-            if let Some(found) = tree.root().find_cached(&target) {
-                check(path, found, expected);
+            for local in [tree.root().find_local(&target), tree.root().find_cached(&target)] {
+                if let Local::Found(found) = local {
+                    check(path, found, expected);
+                }
             }
         }
     }
@@ -374,7 +464,7 @@ mod tests {
         let root = tree.root();
         for (path, expected) in CASES {
             let target = TargetPath::parse(path).unwrap();
-            let found = look_up(&target, |path: &Path| root.walk_beneath(path));
+            let found = look_up(&target, |path: &Path| root.walk_beneath(path), None);
             let found = found.map_err(|error| match error {
                 LookUpError::CannotTell => RequestError::Io(Errno::AGAIN.into()),
                 LookUpError::Request(error) => error,

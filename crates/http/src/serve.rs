@@ -33,6 +33,11 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// The routes that bodies may take.
     pub routes: RouteChoice,
+    /// Whether directories without an index.html are listed; else they answer 404.
+    pub listing: bool,
+    /// Whether names that start with a dot are listed and served. `/.well-known/` (RFC 8615)
+    /// is served anyway.
+    pub hidden: bool,
 }
 
 /// One request and what became of its response.
@@ -94,8 +99,8 @@ impl Server {
     ///
     /// [`StartError`], which names the directory or the address.
     pub async fn bind(config: Config, observer: Observer) -> Result<Self, StartError> {
-        let Config { directory, listen, routes } = config;
-        let files = FileService::open(&directory)
+        let Config { directory, listen, routes, listing, hidden } = config;
+        let files = FileService::open(&directory, listing, hidden)
             .map_err(|source| StartError::Root { path: directory, source })?;
         let mut listeners = Vec::with_capacity(listen.len());
         for address in listen {

@@ -1,15 +1,18 @@
 //! From a request to its response: over the open files and the pure rooms. Knows no sockets.
 
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Instant;
 
 use http::header::CACHE_CONTROL;
 use http::{HeaderMap, Method, Request, Response};
 
+use crate::archive::{self, Archives};
 use crate::body::FileBody;
 use crate::error::RequestError;
 use crate::files::{Entry, Files};
+use crate::listing::Listing;
 use crate::resolve::TargetPath;
 use crate::respond::respond;
 
@@ -17,11 +20,32 @@ use crate::respond::respond;
 #[derive(Debug)]
 pub(crate) struct FileService {
     files: Files,
+    /// What answers for directories without an index.html.
+    listing: Option<Listing>,
+    /// What packs folders, where they are listed.
+    archives: Option<Archives>,
+    /// Names that start with a dot are served, too.
+    hidden: bool,
 }
 
 impl FileService {
-    pub(crate) fn open(directory: &Path) -> io::Result<Self> {
-        Ok(Self { files: Files::open(directory)? })
+    pub(crate) fn open(directory: &Path, listing: bool, hidden: bool) -> io::Result<Self> {
+        let files = Files::open(directory)?;
+        let name = name_of(directory);
+        let root = || files.root().clone();
+        let archives = listing.then(|| Archives::new(root(), name.clone(), hidden));
+        let listing = listing.then(|| Listing::new(root(), &name, hidden));
+        Ok(Self { files, listing, archives, hidden })
+    }
+
+    /// The answer to a request for a folder as an archive; `None` for any other.
+    async fn packed<B>(
+        &self,
+        request: &Request<B>,
+        target: &TargetPath,
+    ) -> Option<Result<Response<FileBody>, RequestError>> {
+        let format = archive::asked(request.uri().query()).filter(|_| target.is_directory())?;
+        Some(self.archives.as_ref()?.answer(request, target, format).await)
     }
 
     /// The response to `request`, which came in at `now`, if it is a file that was looked at just
@@ -35,6 +59,10 @@ impl FileService {
         if !matches!(*method, Method::GET | Method::HEAD) || wants_recheck(headers) {
             return None;
         }
+        if self.archives.is_some() && archive::asked(request.uri().query()).is_some() {
+            return None;
+        }
+        // Hidden names are never kept where they are not to be served.
         let file = self.files.kept(&TargetPath::parse(request.uri().path()).ok()?, now)?;
         Some(respond(method, headers, Ok(Entry::File(file)), String::new))
     }
@@ -46,10 +74,28 @@ impl FileService {
             Method::GET | Method::HEAD => TargetPath::parse(request.uri().path()),
             _ => Err(RequestError::Method),
         };
+        let target = match target {
+            Ok(target) if !self.hidden && target.is_hidden() => Err(RequestError::Missing),
+            target => target,
+        };
         match target {
             Err(error) => respond(method, request.headers(), Err(error), String::new),
             Ok(target) => {
+                if let Some(answer) = self.packed(request, &target).await {
+                    return answer.unwrap_or_else(|error| {
+                        respond(method, request.headers(), Err(error), String::new)
+                    });
+                }
                 let found = self.files.find(&target, now, wants_recheck(request.headers())).await;
+                let found = match (&self.listing, found) {
+                    (Some(listing), Err(RequestError::NoIndex)) => {
+                        match listing.answer(request, &target).await {
+                            Ok(page) => return page,
+                            Err(error) => Err(error),
+                        }
+                    }
+                    (_, found) => found,
+                };
                 respond(method, request.headers(), found, || match request.uri().query() {
                     None => target.with_slash(),
                     Some(query) => format!("{}?{query}", target.with_slash()),
@@ -57,6 +103,13 @@ impl FileService {
             }
         }
     }
+}
+
+/// What the directory at this path is called.
+fn name_of(directory: &Path) -> Box<[u8]> {
+    let absolute = std::fs::canonicalize(directory).ok();
+    let name = absolute.as_deref().and_then(Path::file_name);
+    name.map_or(b"files".as_slice(), OsStrExt::as_bytes).into()
 }
 
 /// `Cache-Control: no-cache` (RFC 9111, section 5.2.1.4): nothing is taken for unchanged.

@@ -7,6 +7,7 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::pipe::{PipeFlags, SpliceFlags, splice};
 
 use super::{Cost, Step, Target, refusal_or_error};
+use crate::error::Fault;
 use crate::source::{FileRange, SourceFile};
 
 /// Asked for with F_SETPIPE_SZ, so that a step is as large as on other routes. The kernel may
@@ -38,8 +39,40 @@ impl Pipe {
         Ok(Self { read, write, held: None })
     }
 
+    /// A pipe with as much of `range` as it takes, and at least one byte of it. Waits for the
+    /// disk, or the server behind the file. What it holds reaches a socket without another
+    /// question to either: the pipe has the pages themselves.
+    ///
+    /// `None` where the file does not splice.
+    pub(crate) fn filled(range: &FileRange) -> Result<Option<Self>, Fault> {
+        let mut pipe = Self::new()?;
+        let (mut bytes, mut cost) = (0, Cost::default());
+        while let Some(left) = range.starting_at(range.position() + bytes as u64) {
+            let max = usize::try_from(left.len()).unwrap_or(usize::MAX);
+            match fill(&pipe, &left, max, SpliceFlags::NONBLOCK, &mut cost)? {
+                Step::Moved(moved) => bytes += moved,
+                // It is full.
+                Step::WouldBlock => break,
+                Step::SourceEnded if bytes > 0 => break,
+                Step::SourceEnded => {
+                    let found = rustix::fs::fstat(range.source())?.st_size;
+                    let found = u64::try_from(found).unwrap_or(0);
+                    return Err(Fault::Shrank { expected: range.end(), found });
+                }
+                Step::Refused(errno) if bytes == 0 => {
+                    tracing::debug!(%errno, "the file does not splice");
+                    return Ok(None);
+                }
+                Step::Refused(_) => break,
+            }
+        }
+        let (source, position) = (range.source().clone(), range.position());
+        pipe.held = Some(Held { source, position, bytes });
+        Ok(Some(pipe))
+    }
+
     /// How many bytes from the front of `range` the pipe holds.
-    fn held_of(&self, range: &FileRange) -> Option<usize> {
+    pub(crate) fn held_of(&self, range: &FileRange) -> Option<usize> {
         self.held
             .as_ref()
             .filter(|held| held.position == range.position() && held.source.is(range.source()))
@@ -63,7 +96,7 @@ pub(crate) fn step(
 
     let held = match pipe.held_of(range) {
         Some(bytes) => bytes,
-        None => match fill(pipe, range, max, cost)? {
+        None => match fill(pipe, range, max, SpliceFlags::empty(), cost)? {
             Step::Moved(bytes) => bytes,
             other @ (Step::WouldBlock | Step::Refused(_) | Step::SourceEnded) => return Ok(other),
         },
@@ -78,11 +111,17 @@ pub(crate) fn step(
     Ok(drained)
 }
 
-fn fill(pipe: &Pipe, range: &FileRange, max: usize, cost: &mut Cost) -> Result<Step, Errno> {
+fn fill(
+    pipe: &Pipe,
+    range: &FileRange,
+    max: usize,
+    flags: SpliceFlags,
+    cost: &mut Cost,
+) -> Result<Step, Errno> {
     let filled = retry_on_intr(|| {
         cost.calls += 1;
         let mut position = range.position();
-        splice(range.source(), Some(&mut position), &pipe.write, None, max, SpliceFlags::empty())
+        splice(range.source(), Some(&mut position), &pipe.write, None, max, flags)
     });
     match filled {
         Ok(0) => Ok(Step::SourceEnded),

@@ -1,14 +1,20 @@
-//! A read-only shared mapping of a whole file: mmap(2) and munmap(2), by memmap2.
+//! A read-only shared mapping of a whole file, and of one page behind it: mmap(2) and munmap(2),
+//! by memmap2.
 //! Made by `source.rs`; handed to system calls and to `Bytes`, not read by this crate.
 
 use std::fs::File;
 use std::io;
 
 use memmap2::{Mmap, MmapOptions};
+use rustix::param::page_size;
 
 /// The first `len` bytes of a file, mapped with `PROT_READ` and `MAP_SHARED`.
 #[derive(Debug)]
-pub(crate) struct Mapping(Mmap);
+pub(crate) struct Mapping {
+    /// Up to a page's end, and one page more.
+    pages: Mmap,
+    len: usize,
+}
 
 impl Mapping {
     /// Maps `len` bytes from the start of `file`. No page is touched, so none is read.
@@ -19,20 +25,28 @@ impl Mapping {
         if len == 0 {
             return Err(rustix::io::Errno::INVAL.into());
         }
+        let page = page_size();
+        let pages = len.checked_next_multiple_of(page).and_then(|end| end.checked_add(page));
+        let pages = pages.ok_or(rustix::io::Errno::OVERFLOW)?;
         // SAFETY: the mapping is private to this struct, lives as long as it, and is never
         // written through. What other processes do to the file meanwhile cannot be ruled out by
         // any program: the crate's documentation ("Mapped bytes") says what then happens, and
         // this crate hands the slice to system calls only, which answer EFAULT past the end.
-        let mapping = unsafe { MmapOptions::new().len(len).map(file) }?;
-        Ok(Self(mapping))
+        let pages = unsafe { MmapOptions::new().len(pages).map(file) }?;
+        Ok(Self { pages, len })
     }
 
     pub(crate) fn as_slice(&self) -> &[u8] {
-        &self.0
+        &self.pages[..self.len]
     }
 
     pub(crate) fn address(&self) -> usize {
-        self.0.as_ptr().addr()
+        self.pages.as_ptr().addr()
+    }
+
+    /// All of its pages, for mincore(2): the last of them lies behind the file.
+    pub(crate) fn pages(&self) -> &[u8] {
+        &self.pages
     }
 }
 
@@ -49,6 +63,7 @@ mod tests {
         let mapping = Mapping::of(&file, 10).unwrap();
         assert_eq!(mapping.as_slice(), b"page cache");
         assert_eq!(mapping.address() % 4096, 0);
+        assert_eq!(mapping.pages().len(), 2 * page_size());
     }
 
     #[test]

@@ -9,4 +9,5 @@ pub(crate) mod cachestat;
 pub(crate) mod ethtool;
 pub(crate) mod io_uring;
 pub(crate) mod mapping;
+pub(crate) mod mincore;
 pub(crate) mod sockopt;
