@@ -99,7 +99,7 @@ fn picture(table: &Table) -> Chart {
 }
 
 const COUNTED: &str = "copies are the bytes that the kernel's copy functions moved for the sender \
-    (kprobes), for each byte sent";
+    (kprobes), for each byte sent, to a thousandth: addresses and vectors pass them too";
 const TOLD: &str = "copies into the process are counted by the meter; copies into the socket and \
     for the device are told by overwriting what was sent before the receiver reads it (the \
     mutation oracle): a device that passes references on copies nothing for anybody, one that \
@@ -152,7 +152,15 @@ impl Found {
         let mut servers = Vec::new();
         for route in Route::ALL {
             stage.step(&format!("{}, {route}: copies", path.name));
-            self.find_copies(stage, path, target, route)?;
+            match self.find_copies(stage, path, target, route) {
+                Ok(()) => {}
+                Err(error) if error.is::<Stopped>() => return Err(error),
+                Err(error) => {
+                    let place = format!("{route} over {} cannot be looked into", path.name);
+                    let why = stage.fault(error.context(place));
+                    self.textbook.miss(&[path.name, route.name()], &why);
+                }
+            }
             let peer = Peer::pagewire(RouteChoice::Only(route))?;
             match stage.start(&peer, path.server)? {
                 Ok(server) => servers.push((route, server)),
@@ -203,7 +211,8 @@ impl Found {
                 (INTO_SOCKET, copies.user_memory),
                 (FOR_DEVICE, copies.packets),
             ] {
-                self.textbook.add(&keys, column, ratio(bytes, count.bytes));
+                let copies = (ratio(bytes, count.bytes) * 1000.0).round() / 1000.0;
+                self.textbook.add(&keys, column, copies);
             }
             return Ok(());
         }
