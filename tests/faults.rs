@@ -131,7 +131,7 @@ fn a_peer_that_resets() {
         peer.reset();
         let line = server.log_line_for("/file.bin");
         let reason = line.reason();
-        assert!(reason.contains("reset") || reason.contains("broken pipe"), "{choice}: {line:?}");
+        assert!(reason.contains("reset") || reason.contains("Broken pipe"), "{choice}: {line:?}");
         assert_eq!(line.due, LARGE, "{choice}");
         assert!((start.len() as u64..LARGE).contains(&line.sent), "{choice}: {line:?}");
         fixture.assert_served(&server);
