@@ -3,12 +3,14 @@
 mod doctor;
 mod lab;
 mod serve;
+mod site;
 
 use clap::{Parser, Subcommand};
 
 pub(crate) use doctor::{DoctorFlags, Target};
 pub(crate) use lab::{LabFlags, Topic};
 pub(crate) use serve::ServeFlags;
+pub(crate) use site::SiteFlags;
 
 /// Serves files with the fewest copies the kernel allows, and says which way each byte took.
 #[derive(Debug, Parser)]

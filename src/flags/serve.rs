@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 
 use clap::Args;
 use pagewire_engine::RouteChoice;
+
+use crate::flags::SiteFlags;
 
 /// Serve a directory over HTTP
 ///
@@ -14,9 +15,8 @@ use pagewire_engine::RouteChoice;
 /// each response one line on standard error says what was sent and by which route.
 #[derive(Debug, Args)]
 pub(crate) struct ServeFlags {
-    /// The directory to serve
-    #[arg(value_name = "DIR")]
-    pub(crate) directory: PathBuf,
+    #[command(flatten)]
+    pub(crate) site: SiteFlags,
 
     /// Address and port to listen on; may be given more than once, port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
@@ -36,16 +36,6 @@ pub(crate) struct ServeFlags {
         verbatim_doc_comment
     )]
     pub(crate) route: RouteChoice,
-
-    /// Answer 404 for directories without an index.html, instead of a page that lists them
-    #[arg(long)]
-    pub(crate) no_listing: bool,
-
-    /// List and serve names that start with a dot, too
-    ///
-    /// Without it they answer 404, whatever leads to them, but for /.well-known/ (RFC 8615).
-    #[arg(long)]
-    pub(crate) hidden: bool,
 
     /// Threads of the event loop [default: one for each processor]
     #[arg(long, value_name = "N")]

@@ -12,7 +12,7 @@ use crate::flags::ServeFlags;
 use crate::mount::Mount;
 
 pub(crate) fn print(flags: &ServeFlags, addresses: &[SocketAddr]) -> io::Result<()> {
-    let directory = fs::canonicalize(&flags.directory)?;
+    let directory = fs::canonicalize(&flags.site.directory)?;
     let file_system = file_system_of(&directory).unwrap_or_else(|| "unknown".to_owned());
     let mut out = io::stdout().lock();
     let version = env!("CARGO_PKG_VERSION");

@@ -50,13 +50,8 @@ async fn serve(flags: &ServeFlags, lines: Option<&LineWriter>) -> anyhow::Result
         None => Arc::new(|_| ()),
         Some(sender) => Arc::new(move |exchange| sender.send(lines::line(exchange))),
     };
-    let config = Config {
-        directory: flags.directory.clone(),
-        listen: flags.listen.clone(),
-        routes: flags.route,
-        listing: !flags.no_listing,
-        hidden: flags.hidden,
-    };
+    let config =
+        Config { listen: flags.listen.clone(), routes: flags.route, site: flags.site.config() };
     let server = Server::bind(config, observer).await.map_err(with_way_out)?;
     banner::print(flags, &server.addresses()?).context("cannot print the start lines")?;
     let stop = async { signals.lock().await.next().await };

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::body::FileBody;
-use crate::serve::{Phase, Site, reached};
+use crate::serve::{Phase, Shared, reached};
 
 /// How long a connection is quiet before it is parked. Taking hyper down and up again costs some
 /// microseconds: not worth it between the requests of one page.
@@ -37,7 +37,7 @@ const HEAD_MAX: Duration = Duration::from_secs(30);
 pub(crate) async fn connection(
     socket: TcpStream,
     peer: SocketAddr,
-    site: Arc<Site>,
+    shared: Arc<Shared>,
     mut phase: watch::Receiver<Phase>,
 ) {
     // Without it the last packet of a body waits for the acknowledgement of the one before it,
@@ -59,7 +59,7 @@ pub(crate) async fn connection(
             }
         }
         // Boxed: this task is to be small while it is parked.
-        match Box::pin(talk(parked, peer, &site, &mut phase)).await {
+        match Box::pin(talk(parked, peer, &shared, &mut phase)).await {
             Some(again) => parked = again,
             None => return,
         }
@@ -78,19 +78,19 @@ struct Parked {
 async fn talk(
     Parked { socket, unread }: Parked,
     peer: SocketAddr,
-    site: &Arc<Site>,
+    shared: &Arc<Shared>,
     phase: &mut watch::Receiver<Phase>,
 ) -> Option<Parked> {
     // A head that has begun is waited for by hyper, which knows since when.
     let mut may_park = unread.is_empty();
-    let wire = Wire::with_routes(socket, site.routes).counted_by(Arc::clone(&site.meter));
+    let wire = Wire::with_routes(socket, shared.routes).counted_by(Arc::clone(&shared.meter));
     let wire = wire.with_unread(unread);
     let ledger = wire.ledger();
     let under_way = Arc::new(AtomicU64::new(0));
     let begun = AtomicU64::new(0);
     let answer = service_fn(|request| {
         begun.fetch_add(1, Ordering::Relaxed);
-        Site::answer(site, request, peer, &ledger, UnderWay::begin(&under_way))
+        Shared::answer(shared, request, peer, &ledger, UnderWay::begin(&under_way))
     });
     let mut http = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -191,7 +191,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::serve::{Config, Server};
+    use crate::serve::{Config, Server, SiteConfig};
 
     /// A connection on its way to be parked, and its client, which got the answer to `asked`.
     async fn quiet_after(asked: &[u8]) -> (TcpStream, Option<Parked>) {
@@ -199,8 +199,8 @@ mod tests {
         std::fs::write(directory.path().join("file"), "content").unwrap();
         let directory = directory.path().to_owned();
         let routes = RouteChoice::Auto;
-        let config =
-            Config { directory, listen: Vec::new(), routes, listing: false, hidden: false };
+        let site = SiteConfig { directory, listing: false, hidden: false };
+        let config = Config { listen: Vec::new(), routes, site };
         let server = Server::bind(config, Arc::new(|_| ())).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -208,7 +208,7 @@ mod tests {
         client.write_all(asked).await.unwrap();
         let (_serving, mut phase) = watch::channel(Phase::Serving);
         let begun = Parked { socket, unread: Bytes::new() };
-        let parked = talk(begun, peer, server.site(), &mut phase).await;
+        let parked = talk(begun, peer, server.shared(), &mut phase).await;
         (client, parked)
     }
 

@@ -77,7 +77,7 @@ pub use body::FileBody;
 pub use error::{RequestError, StartError};
 pub use limits::raise_descriptor_limit;
 pub use send_file::SendFile;
-pub use serve::{Config, Exchange, Observer, Server, Totals};
+pub use serve::{Config, Exchange, Observer, Server, SiteConfig, Totals};
 pub use serve_body::ServeBody;
 pub use serve_dir::{NoFallback, ServeDir};
 pub use serve_file::ServeFile;

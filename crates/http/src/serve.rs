@@ -27,12 +27,19 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 /// What a server is to do.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The directory whose files are served.
-    pub directory: PathBuf,
     /// The addresses to listen on. Port 0 takes any that is free.
     pub listen: Vec<SocketAddr>,
     /// The routes that bodies may take.
     pub routes: RouteChoice,
+    /// What is served there.
+    pub site: SiteConfig,
+}
+
+/// What is served, and how.
+#[derive(Clone, Debug)]
+pub struct SiteConfig {
+    /// The directory whose files are served.
+    pub directory: PathBuf,
     /// Whether directories without an index.html are listed; else they answer 404.
     pub listing: bool,
     /// Whether names that start with a dot are listed and served. `/.well-known/` (RFC 8615)
@@ -78,11 +85,11 @@ pub struct Totals {
 /// A server that listens and has not begun to accept.
 pub struct Server {
     listeners: Vec<TcpListener>,
-    site: Arc<Site>,
+    shared: Arc<Shared>,
 }
 
 /// What every connection shares.
-pub(crate) struct Site {
+pub(crate) struct Shared {
     files: FileService,
     pub(crate) routes: RouteChoice,
     pub(crate) meter: Arc<Meter>,
@@ -99,9 +106,9 @@ impl Server {
     ///
     /// [`StartError`], which names the directory or the address.
     pub async fn bind(config: Config, observer: Observer) -> Result<Self, StartError> {
-        let Config { directory, listen, routes, listing, hidden } = config;
-        let files = FileService::open(&directory, listing, hidden)
-            .map_err(|source| StartError::Root { path: directory, source })?;
+        let Config { listen, routes, site } = config;
+        let files = FileService::open(&site)
+            .map_err(|source| StartError::Root { path: site.directory, source })?;
         let mut listeners = Vec::with_capacity(listen.len());
         for address in listen {
             let listener = TcpListener::bind(address).await;
@@ -114,7 +121,7 @@ impl Server {
             }
             listeners.push(listener);
         }
-        let site = Site {
+        let shared = Shared {
             files,
             routes,
             meter: Arc::new(Meter::new()),
@@ -123,12 +130,12 @@ impl Server {
             aborted: AtomicU64::new(0),
             observer,
         };
-        Ok(Self { listeners, site: Arc::new(site) })
+        Ok(Self { listeners, shared: Arc::new(shared) })
     }
 
     #[cfg(test)]
-    pub(crate) fn site(&self) -> &Arc<Site> {
-        &self.site
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// The addresses that it listens on, with the ports that the kernel chose.
@@ -150,7 +157,7 @@ impl Server {
         let (phase, _) = watch::channel(Phase::Serving);
         let mut listening = JoinSet::new();
         for listener in self.listeners {
-            listening.spawn(listen(listener, Arc::clone(&self.site), phase.subscribe()));
+            listening.spawn(listen(listener, Arc::clone(&self.shared), phase.subscribe()));
         }
         stop.await;
         phase.send_replace(Phase::Stopping);
@@ -161,7 +168,7 @@ impl Server {
             }
             () = async { while listening.join_next().await.is_some() {} } => {}
         }
-        self.site.totals()
+        self.shared.totals()
     }
 }
 
@@ -187,7 +194,7 @@ pub(crate) async fn reached(phase: &mut watch::Receiver<Phase>, goal: Phase) {
 }
 
 /// Accepts from one listener, and owns its connections to the end.
-async fn listen(listener: TcpListener, site: Arc<Site>, mut phase: watch::Receiver<Phase>) {
+async fn listen(listener: TcpListener, shared: Arc<Shared>, mut phase: watch::Receiver<Phase>) {
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -197,8 +204,8 @@ async fn listen(listener: TcpListener, site: Arc<Site>, mut phase: watch::Receiv
         };
         match accepted {
             Ok((stream, peer)) => {
-                site.connections.fetch_add(1, Ordering::Relaxed);
-                connections.spawn(connection(stream, peer, Arc::clone(&site), phase.clone()));
+                shared.connections.fetch_add(1, Ordering::Relaxed);
+                connections.spawn(connection(stream, peer, Arc::clone(&shared), phase.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept");
@@ -213,7 +220,7 @@ async fn listen(listener: TcpListener, site: Arc<Site>, mut phase: watch::Receiv
     }
 }
 
-impl Site {
+impl Shared {
     /// The answer to `request`, in which `under_way` goes as long as its response is unsettled.
     pub(crate) fn answer(
         self: &Arc<Self>,
@@ -227,10 +234,10 @@ impl Site {
         if let Some(response) = self.files.answer_now(&request, started) {
             return Answer::Now(Some(asked.announced(self, request, response)));
         }
-        let site = Arc::clone(self);
+        let shared = Arc::clone(self);
         Answer::Later(Box::pin(async move {
-            let response = site.files.answer(&request, started).await;
-            asked.announced(&site, request, response)
+            let response = shared.files.answer(&request, started).await;
+            asked.announced(&shared, request, response)
         }))
     }
 
@@ -265,7 +272,7 @@ impl Asked {
     /// The response, whose delivery will be told of.
     fn announced(
         self,
-        site: &Arc<Site>,
+        shared: &Arc<Shared>,
         request: Request<Incoming>,
         response: Response<FileBody>,
     ) -> Response<FileBody> {
@@ -274,9 +281,9 @@ impl Asked {
         let status = response.status();
         let (head, _) = request.into_parts();
         let (method, target) = (head.method, head.uri);
-        let site = Arc::clone(site);
+        let shared = Arc::clone(shared);
         let delivery = ledger.open(due, started, move |body| {
-            site.settled(&Exchange { at, peer, method, target, status, body });
+            shared.settled(&Exchange { at, peer, method, target, status, body });
             drop(under_way);
         });
         response.map(|body| body.announced_to(delivery))

@@ -15,6 +15,7 @@ use crate::files::{Entry, Files};
 use crate::listing::Listing;
 use crate::resolve::TargetPath;
 use crate::respond::respond;
+use crate::serve::SiteConfig;
 
 /// The files below one directory, as answers to requests.
 #[derive(Debug)]
@@ -29,7 +30,9 @@ pub(crate) struct FileService {
 }
 
 impl FileService {
-    pub(crate) fn open(directory: &Path, listing: bool, hidden: bool) -> io::Result<Self> {
+    pub(crate) fn open(config: &SiteConfig) -> io::Result<Self> {
+        let SiteConfig { directory, listing, hidden } = config;
+        let (listing, hidden) = (*listing, *hidden);
         let files = Files::open(directory)?;
         let name = name_of(directory);
         let root = || files.root().clone();
