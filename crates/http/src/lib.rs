@@ -55,6 +55,9 @@ mod devices;
 mod encoding;
 mod error;
 mod files;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod limits;
 mod listing;
 mod offer;
