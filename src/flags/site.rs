@@ -20,11 +20,20 @@ pub(crate) struct SiteFlags {
     /// Without it they answer 404, whatever leads to them, but for /.well-known/ (RFC 8615).
     #[arg(long)]
     hidden: bool,
+
+    /// Send each file as it is, also where NAME.zst, NAME.br or NAME.gz lies beside it
+    #[arg(long)]
+    no_precompressed: bool,
 }
 
 impl SiteFlags {
     pub(crate) fn config(&self) -> SiteConfig {
-        let Self { directory, no_listing, hidden } = self;
-        SiteConfig { directory: directory.clone(), listing: !no_listing, hidden: *hidden }
+        let Self { directory, no_listing, hidden, no_precompressed } = self;
+        SiteConfig {
+            listing: !no_listing,
+            hidden: *hidden,
+            precompressed: !no_precompressed,
+            ..SiteConfig::new(directory)
+        }
     }
 }

@@ -45,6 +45,17 @@ pub struct SiteConfig {
     /// Whether names that start with a dot are listed and served. `/.well-known/` (RFC 8615)
     /// is served anyway.
     pub hidden: bool,
+    /// Whether `name.zst`, `name.br` and `name.gz` are sent in place of `name` to clients that
+    /// accept them (RFC 9110, section 12.5.3).
+    pub precompressed: bool,
+}
+
+impl SiteConfig {
+    /// The files below `directory`, as `pagewire serve` has them without further flags.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        let directory = directory.into();
+        Self { directory, listing: true, hidden: false, precompressed: true }
+    }
 }
 
 /// One request and what became of its response.

@@ -10,8 +10,9 @@ use http::{HeaderMap, Method, Request, Response};
 
 use crate::archive::{self, Archives};
 use crate::body::FileBody;
+use crate::encoding::{Codings, preferred};
 use crate::error::RequestError;
-use crate::files::{Entry, Files};
+use crate::files::{Entry, Files, Look};
 use crate::listing::Listing;
 use crate::resolve::TargetPath;
 use crate::respond::respond;
@@ -21,6 +22,8 @@ use crate::serve::SiteConfig;
 #[derive(Debug)]
 pub(crate) struct FileService {
     files: Files,
+    /// The precompressed forms that are looked for beside files.
+    codings: Codings,
     /// What answers for directories without an index.html.
     listing: Option<Listing>,
     /// What packs folders, where they are listed.
@@ -31,14 +34,19 @@ pub(crate) struct FileService {
 
 impl FileService {
     pub(crate) fn open(config: &SiteConfig) -> io::Result<Self> {
-        let SiteConfig { directory, listing, hidden } = config;
+        let SiteConfig { directory, listing, hidden, precompressed } = config;
         let (listing, hidden) = (*listing, *hidden);
-        let files = Files::open(directory)?;
+        let codings = if *precompressed { Codings::of_today() } else { Codings::default() };
+        let files = Files::open(directory, codings)?;
         let name = name_of(directory);
         let root = || files.root().clone();
         let archives = listing.then(|| Archives::new(root(), name.clone(), hidden));
         let listing = listing.then(|| Listing::new(root(), &name, hidden));
-        Ok(Self { files, listing, archives, hidden })
+        Ok(Self { files, codings, listing, archives, hidden })
+    }
+
+    fn wants_encoded(&self, headers: &HeaderMap) -> bool {
+        !self.codings.is_empty() && !preferred(headers, self.codings).is_empty()
     }
 
     /// The answer to a request for a folder as an archive; `None` for any other.
@@ -67,6 +75,9 @@ impl FileService {
         }
         // Hidden names are never kept where they are not to be served.
         let file = self.files.kept(&TargetPath::parse(request.uri().path()).ok()?, now)?;
+        if !file.has_encoded_known() && self.wants_encoded(headers) {
+            return None;
+        }
         Some(respond(method, headers, Ok(Entry::File(file)), String::new))
     }
 
@@ -89,7 +100,9 @@ impl FileService {
                         respond(method, request.headers(), Err(error), String::new)
                     });
                 }
-                let found = self.files.find(&target, now, wants_recheck(request.headers())).await;
+                let headers = request.headers();
+                let (recheck, encoded) = (wants_recheck(headers), self.wants_encoded(headers));
+                let found = self.files.find(&target, Look { now, recheck, encoded }).await;
                 let found = match (&self.listing, found) {
                     (Some(listing), Err(RequestError::NoIndex)) => {
                         match listing.answer(request, &target).await {

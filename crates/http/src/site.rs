@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::spawn_blocking;
 
+use crate::encoding::Codings;
 use crate::error::RequestError;
 use crate::files::Files;
 
@@ -47,7 +48,7 @@ impl Site {
             let identity = (stat.st_dev, stat.st_ino);
             let files = match known.filter(|known| known.identity == identity) {
                 Some(known) => known.files,
-                None => Arc::new(Files::open(&path)?),
+                None => Arc::new(Files::open(&path, Codings::default())?),
             };
             Ok(Opened { files, identity, checked: now })
         };
