@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use super::support::{Answer, MIB, Peer, Server, curl, digest, need, noise, plain_dir};
+use super::support::{Answer, MIB, Peer, Server, curl, digest, need, noise, pagewire, plain_dir};
 
 /// The answer to one request with these further fields.
 fn answer(server: &Server, request: &str, fields: &[&str]) -> Answer {
@@ -119,6 +119,148 @@ fn curl_unpacks_what_gzip_packed_and_sendfile_sent() {
     let line = server.log_line_for("/large.bin");
     line.assert_complete(len_of(&dir.path().join("large.bin.gz")));
     assert_eq!((line.route.as_str(), line.user_copied), ("sendfile", 0), "{line:?}");
+}
+
+#[test]
+fn options_says_what_may_be_asked() {
+    let dir = plain_dir();
+    fs::write(dir.path().join("f"), "f").unwrap();
+    let server = Server::start(dir.path(), &[]);
+    for target in ["/f", "/none", "/.hidden", "/..", "*"] {
+        let head = answer(&server, &format!("OPTIONS {target}"), &[]).head;
+        assert_eq!(head.status, 204, "{target}");
+        assert_eq!(head.header("allow"), Some("GET, HEAD, OPTIONS"), "{target}");
+        assert_eq!(head.header("content-length"), None, "{target}");
+        assert_eq!(head.header("access-control-allow-methods"), None, "{target}");
+    }
+    for method in ["POST", "PUT", "DELETE", "PATCH", "TRACE", "BREW"] {
+        let head = answer(&server, &format!("{method} /f"), &[]).head;
+        assert_eq!(head.status, 405, "{method}");
+        assert_eq!(head.header("allow"), Some("GET, HEAD, OPTIONS"), "{method}");
+    }
+}
+
+#[test]
+fn fields_are_added_by_path() {
+    let dir = plain_dir();
+    fs::create_dir_all(dir.path().join("assets/deep")).unwrap();
+    for name in ["index.html", "assets/app.js", "assets/app.js.gz", "assets/deep/x.wasm", "other"] {
+        fs::write(dir.path().join(name), name).unwrap();
+    }
+    let server = Server::start(
+        dir.path(),
+        &[
+            "--cache-control",
+            "/assets/**=public, max-age=31536000, immutable",
+            "--cache-control",
+            "*.html=no-cache",
+            "--header",
+            "Strict-Transport-Security: max-age=63072000",
+            "--header",
+            "*.wasm=Content-Type: application/x-test",
+            "--header",
+            "/assets/**=X-Content-Type-Options:",
+        ],
+    );
+    let immutable = Some("public, max-age=31536000, immutable");
+    let sniff = Some("nosniff");
+    for (target, status, cache, media_type, nosniff) in [
+        ("/", 200, Some("no-cache"), "text/html; charset=utf-8", sniff),
+        ("/assets/app.js", 200, immutable, "text/javascript; charset=utf-8", None),
+        ("/assets/deep/x.wasm", 200, immutable, "application/x-test", None),
+        ("/other", 200, None, "application/octet-stream", sniff),
+        ("/assets/none.js", 404, None, "text/plain; charset=utf-8", None),
+        ("/none.wasm", 404, None, "text/plain; charset=utf-8", sniff),
+        // A page of the server's own keeps what it says of itself.
+        ("/assets/deep/", 200, Some("no-cache"), "text/html; charset=utf-8", sniff),
+        ("/assets", 308, None, "text/plain; charset=utf-8", sniff),
+        ("/../", 400, None, "text/plain; charset=utf-8", sniff),
+    ] {
+        for (method, _) in [("GET", "opened"), ("GET", "kept"), ("HEAD", "kept")] {
+            let head = answer(&server, &format!("{method} {target}"), &[]).head;
+            assert_eq!(head.status, status, "{method} {target}");
+            let found = (head.header("cache-control"), head.header("content-type"));
+            assert_eq!(found, (cache, Some(media_type)), "{method} {target}");
+            assert_eq!(head.header("x-content-type-options"), nosniff, "{method} {target}");
+            let hsts = head.header("strict-transport-security");
+            assert_eq!(hsts, Some("max-age=63072000"), "{method} {target}");
+        }
+    }
+    // Of a part, of what did not change, and of the form that was packed beforehand, too.
+    for (field, status) in
+        [("Range: bytes=0-1", 206), ("If-None-Match: *", 304), ("Accept-Encoding: gzip", 200)]
+    {
+        let head = answer(&server, "GET /assets/app.js", &[field]).head;
+        assert_eq!((head.status, head.header("cache-control")), (status, immutable), "{field}");
+        assert!(head.header("strict-transport-security").is_some(), "{field}");
+    }
+    let refused = answer(&server, "GET /assets/app.js", &["If-Match: \"x\""]).head;
+    assert_eq!((refused.status, refused.header("cache-control")), (412, None));
+    assert!(refused.header("strict-transport-security").is_some());
+}
+
+#[test]
+fn rules_that_cannot_be_followed_are_refused_at_start() {
+    let dir = plain_dir();
+    for (flag, value, says) in [
+        ("--header", "Content-Length: 3", "'content-length' is made by the server"),
+        ("--header", "X-A", "'X-A' is neither 'NAME: VALUE' nor"),
+        ("--cache-control", "no-cache", "'no-cache' is not GLOB=VALUE"),
+        ("--cache-control", "/[=x", "'/[' is not a glob"),
+        ("--cors", "example.org", "'example.org' is neither '*' nor an origin"),
+    ] {
+        let arguments = ["serve", dir.path().to_str().unwrap(), flag, value];
+        let output = pagewire(&arguments).output().unwrap();
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{message}");
+        assert!(message.contains(says) && message.contains(flag), "{message}");
+    }
+}
+
+#[test]
+fn pages_of_other_origins_may_read_what_they_were_allowed_to() {
+    let dir = plain_dir();
+    fs::write(dir.path().join("f"), "content").unwrap();
+    let start = |origins: &[&str]| {
+        let flags: Vec<_> = origins.iter().flat_map(|origin| ["--cors", origin]).collect();
+        Server::start(dir.path(), &flags)
+    };
+    let mine = "Origin: https://example.org";
+    let other = "Origin: https://evil.example";
+    let (nobody, anybody) = (start(&[]), start(&["*"]));
+    let these = start(&["https://example.org", "http://localhost:3000"]);
+    for (server, origin, allowed, vary) in [
+        (&nobody, mine, None, "Accept-Encoding"),
+        (&anybody, mine, Some("*"), "Accept-Encoding"),
+        (&these, mine, Some("https://example.org"), "Accept-Encoding, Origin"),
+        (&these, other, None, "Accept-Encoding, Origin"),
+        (&these, "X-A: b", None, "Accept-Encoding, Origin"),
+    ] {
+        let is_open = !std::ptr::eq(server, &nobody);
+        for request in ["GET /f", "GET /f", "HEAD /f", "GET /none"] {
+            let head = answer(server, request, &[origin]).head;
+            let found = head.header("access-control-allow-origin");
+            assert_eq!(found, allowed, "{request} {origin}");
+            if request != "GET /none" {
+                assert_eq!(head.all("vary"), vary, "{request} {origin}");
+            }
+            let exposed = head.header("access-control-expose-headers").unwrap_or("");
+            assert_eq!(exposed.contains("Content-Range"), is_open, "{request} {origin}");
+        }
+        let asked = [
+            origin,
+            "Access-Control-Request-Method: GET",
+            "Access-Control-Request-Headers: range, x-mine",
+        ];
+        let head = answer(server, "OPTIONS /f", &asked).head;
+        assert_eq!(head.status, 204);
+        assert_eq!(head.header("access-control-allow-origin"), allowed, "preflight {origin}");
+        if allowed.is_some() {
+            assert_eq!(head.header("access-control-allow-headers"), Some("range, x-mine"));
+            let methods = head.header("access-control-allow-methods");
+            assert_eq!(methods, Some("GET, HEAD, OPTIONS"));
+        }
+    }
 }
 
 fn len_of(path: &Path) -> u64 {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use pagewire_http::SiteConfig;
+use pagewire_http::{CacheRule, CorsOrigin, HeaderRule, SiteConfig};
 
 #[derive(Debug, Args)]
 pub(crate) struct SiteFlags {
@@ -24,15 +24,39 @@ pub(crate) struct SiteFlags {
     /// Send each file as it is, also where NAME.zst, NAME.br or NAME.gz lies beside it
     #[arg(long)]
     no_precompressed: bool,
+
+    /// Cache-Control of files whose path matches; may be given more than once, the first one
+    /// that matches counts
+    ///
+    /// For example '/assets/**=public, max-age=31536000, immutable' or '*.html=no-cache'. A glob
+    /// that begins with a slash is matched from the root on, any other at any depth; * stops at
+    /// slashes, ** does not. Without a rule nothing is said.
+    #[arg(long, value_name = "GLOB=VALUE")]
+    cache_control: Vec<CacheRule>,
+
+    /// Field of responses, of all or of paths that match; may be given more than once
+    ///
+    /// For example 'Strict-Transport-Security: max-age=63072000' or '*.wasm=Content-Type:
+    /// application/wasm'. For one name the first one that matches counts; without a value the
+    /// field is not sent. X-Content-Type-Options: nosniff is sent by default.
+    #[arg(long, value_name = "[GLOB=]NAME: VALUE")]
+    header: Vec<HeaderRule>,
+
+    /// Origin whose pages may read responses, or * for all (CORS); may be given more than once
+    #[arg(long, value_name = "ORIGIN")]
+    cors: Vec<CorsOrigin>,
 }
 
 impl SiteFlags {
     pub(crate) fn config(&self) -> SiteConfig {
-        let Self { directory, no_listing, hidden, no_precompressed } = self;
+        let Self { directory, no_listing, hidden, no_precompressed, .. } = self;
         SiteConfig {
             listing: !no_listing,
             hidden: *hidden,
             precompressed: !no_precompressed,
+            cache_control: self.cache_control.clone(),
+            headers: self.header.clone(),
+            cors: self.cors.clone(),
             ..SiteConfig::new(directory)
         }
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use http::header::{CONTENT_ENCODING, VARY};
+use http::header::{ACCEPT_RANGES, CONTENT_ENCODING, VARY};
 use http::{HeaderMap, HeaderValue};
 use pagewire_engine::{Identity, SourceFile};
 use quick_cache::Weighter;
@@ -22,6 +22,7 @@ use crate::error::RequestError;
 use crate::limits::open_files_max;
 use crate::resolve::{Found, Local, Root, TargetPath};
 use crate::respond::FileHead;
+use crate::rules::Rules;
 
 /// How long a file is taken for unchanged without another look at its name.
 const UNCHECKED_MAX: Duration = Duration::from_secs(1);
@@ -36,6 +37,8 @@ pub(crate) struct Files {
     open: Cache<TargetPath, Arc<OpenFile>, Descriptors>,
     /// The precompressed forms that may be looked for beside a file.
     codings: Codings,
+    /// The fields that the site adds.
+    rules: Rules,
     /// Held by looks at names of other mounts.
     elsewhere: Arc<Semaphore>,
     /// The instant from which `OpenFile::checked` counts.
@@ -124,16 +127,20 @@ pub(crate) enum Entry {
 }
 
 impl Files {
-    pub(crate) fn open(directory: &Path, codings: Codings) -> io::Result<Self> {
+    pub(crate) fn open(directory: &Path, codings: Codings, rules: Rules) -> io::Result<Self> {
         let root = Root::open(directory)?;
         let elsewhere = Arc::new(Semaphore::new(ELSEWHERE_MAX));
         let descriptors = open_files_max();
         let open = Cache::with_weighter(descriptors, descriptors as u64, Descriptors);
-        Ok(Self { root, open, codings, elsewhere, started: Instant::now() })
+        Ok(Self { root, open, codings, rules, elsewhere, started: Instant::now() })
     }
 
     pub(crate) fn root(&self) -> &Root {
         &self.root
+    }
+
+    pub(crate) fn rules(&self) -> &Rules {
+        &self.rules
     }
 
     /// The file at `target`, if it is kept and was looked at at most [`UNCHECKED_MAX`] before
@@ -233,7 +240,10 @@ impl Files {
 
     /// The head of a representation of the file at `path`.
     fn head(&self, identity: &Identity, path: &Path) -> FileHead {
-        let head = FileHead::new(identity, path);
+        // Ranges can be asked for of every file; so it is not inserted each time.
+        let mut head =
+            FileHead::new(identity, path).with(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        self.rules.of_file(&Path::new("/").join(path), head.fields());
         if self.codings.is_empty() {
             return head;
         }
@@ -287,11 +297,12 @@ fn failed(failure: impl std::error::Error + Send + Sync + 'static) -> RequestErr
 
 impl std::fmt::Debug for Files {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { root, open, codings, elsewhere: _, started } = self;
+        let Self { root, open, codings, rules, elsewhere: _, started } = self;
         f.debug_struct("Files")
             .field("root", root)
             .field("open", &open.len())
             .field("codings", codings)
+            .field("rules", rules)
             .field("started", started)
             .finish()
     }
@@ -314,7 +325,7 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             fs::write(directory.path().join("file"), "first").unwrap();
             let codings = Codings::default().with(Coding::Gzip).with(Coding::Brotli);
-            let files = Files::open(directory.path(), codings).unwrap();
+            let files = Files::open(directory.path(), codings, Rules::default()).unwrap();
             Self { directory, files, start: Instant::now() }
         }
 

@@ -33,7 +33,7 @@ const OPEN: OFlags =
 const RACES_MAX: usize = 8;
 
 /// A request target, decoded and known to hold only names.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct TargetPath {
     /// The names, joined by `/`; empty for the root.
     names: Vec<u8>,
@@ -118,6 +118,12 @@ impl TargetPath {
         names
             .into_iter()
             .any(|(depth, name)| is_hidden(name) && !(depth == 0 && name == b".well-known"))
+    }
+
+    /// As a path from the root of the site on, which is `/`.
+    pub(crate) fn absolute(&self) -> PathBuf {
+        let slash: &[u8] = if self.directory && !self.names.is_empty() { b"/" } else { b"" };
+        OsString::from_vec([b"/", self.names.as_slice(), slash].concat()).into()
     }
 
     /// As a path below the root.

@@ -10,7 +10,7 @@ use pagewire_engine::{Identity, Modified, SourceFile};
 
 use crate::body::FileBody;
 use crate::error::RequestError;
-use crate::files::{Entry, Representation};
+use crate::files::{OpenFile, Representation};
 use crate::partial::narrowed;
 
 /// The head of a file's responses, made once for many.
@@ -34,31 +34,21 @@ impl FileHead {
         self.with(CONTENT_TYPE, media_type.clone())
     }
 
+    pub(crate) fn fields(&mut self) -> &mut HeaderMap {
+        &mut self.0
+    }
+
     pub(crate) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.0.insert(name, value);
         self
     }
 }
 
-/// The response to a request with these `headers` for `entry`.
-pub(crate) fn respond(
-    method: &Method,
-    headers: &HeaderMap,
-    entry: Result<Entry, RequestError>,
-    location: impl FnOnce() -> String,
-) -> Response<FileBody> {
-    let mut response = match entry {
-        Ok(Entry::File(file)) => {
-            let Representation { source, head } = &**file.preferred(headers);
-            narrowed(whole_file(source, head), source, method, headers)
-        }
-        Ok(Entry::DirectoryWithoutSlash) => redirect(&location()),
-        Err(error) => refusal(&error),
-    };
-    if *method == Method::HEAD {
-        *response.body_mut() = FileBody::default();
-    }
-    response
+/// The response to a GET or HEAD request with these `headers` for `file`.
+pub(crate) fn respond(method: &Method, headers: &HeaderMap, file: &OpenFile) -> Response<FileBody> {
+    let Representation { source, head } = &**file.preferred(headers);
+    let response = narrowed(whole_file(source, head), source, method, headers);
+    if *method == Method::HEAD { response.map(|_| FileBody::default()) } else { response }
 }
 
 /// The response that sends all of `source`.

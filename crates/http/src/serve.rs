@@ -17,7 +17,9 @@ use tokio::task::JoinSet;
 
 use crate::body::FileBody;
 use crate::connection::{Answer, UnderWay, connection};
+use crate::cors::CorsOrigin;
 use crate::error::StartError;
+use crate::rules::{CacheRule, HeaderRule};
 use crate::service::FileService;
 
 /// How long accepting pauses when the process or the system is out of descriptors or memory:
@@ -48,13 +50,26 @@ pub struct SiteConfig {
     /// Whether `name.zst`, `name.br` and `name.gz` are sent in place of `name` to clients that
     /// accept them (RFC 9110, section 12.5.3).
     pub precompressed: bool,
+    /// Cache-Control of files; the first rule that matches counts.
+    pub cache_control: Vec<CacheRule>,
+    /// Further fields of responses; of those for one name the first that matches counts.
+    pub headers: Vec<HeaderRule>,
+    /// The origins whose pages may read responses (CORS).
+    pub cors: Vec<CorsOrigin>,
 }
 
 impl SiteConfig {
     /// The files below `directory`, as `pagewire serve` has them without further flags.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        let directory = directory.into();
-        Self { directory, listing: true, hidden: false, precompressed: true }
+        Self {
+            directory: directory.into(),
+            listing: true,
+            hidden: false,
+            precompressed: true,
+            cache_control: Vec::new(),
+            headers: Vec::new(),
+            cors: Vec::new(),
+        }
     }
 }
 

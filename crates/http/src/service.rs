@@ -2,20 +2,23 @@
 
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::CACHE_CONTROL;
-use http::{HeaderMap, Method, Request, Response};
+use http::header::{ALLOW, CACHE_CONTROL};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 
 use crate::archive::{self, Archives};
 use crate::body::FileBody;
+use crate::cors::Cors;
 use crate::encoding::{Codings, preferred};
 use crate::error::RequestError;
-use crate::files::{Entry, Files, Look};
+use crate::files::{Entry, Files, Look, OpenFile};
 use crate::listing::Listing;
 use crate::resolve::TargetPath;
-use crate::respond::respond;
+use crate::respond::{redirect, refusal, respond};
+use crate::rules::Rules;
 use crate::serve::SiteConfig;
 
 /// The files below one directory, as answers to requests.
@@ -24,6 +27,7 @@ pub(crate) struct FileService {
     files: Files,
     /// The precompressed forms that are looked for beside files.
     codings: Codings,
+    cors: Cors,
     /// What answers for directories without an index.html.
     listing: Option<Listing>,
     /// What packs folders, where they are listed.
@@ -34,15 +38,18 @@ pub(crate) struct FileService {
 
 impl FileService {
     pub(crate) fn open(config: &SiteConfig) -> io::Result<Self> {
-        let SiteConfig { directory, listing, hidden, precompressed } = config;
+        let SiteConfig { directory, listing, hidden, precompressed, .. } = config;
         let (listing, hidden) = (*listing, *hidden);
+        let cors = Cors::new(&config.cors);
+        let mut rules = Rules::new(&config.cache_control, &config.headers);
+        cors.add_to(&mut rules);
         let codings = if *precompressed { Codings::of_today() } else { Codings::default() };
-        let files = Files::open(directory, codings)?;
+        let files = Files::open(directory, codings, rules)?;
         let name = name_of(directory);
         let root = || files.root().clone();
         let archives = listing.then(|| Archives::new(root(), name.clone(), hidden));
         let listing = listing.then(|| Listing::new(root(), &name, hidden));
-        Ok(Self { files, codings, listing, archives, hidden })
+        Ok(Self { files, codings, cors, listing, archives, hidden })
     }
 
     fn wants_encoded(&self, headers: &HeaderMap) -> bool {
@@ -74,51 +81,135 @@ impl FileService {
             return None;
         }
         // Hidden names are never kept where they are not to be served.
-        let file = self.files.kept(&TargetPath::parse(request.uri().path()).ok()?, now)?;
+        let target = TargetPath::parse(request.uri().path()).ok()?;
+        let file = self.files.kept(&target, now)?;
         if !file.has_encoded_known() && self.wants_encoded(headers) {
             return None;
         }
-        Some(respond(method, headers, Ok(Entry::File(file)), String::new))
+        Some(self.file(request, &target, &file))
     }
 
     /// The response to `request`, which came in at `now`.
     pub(crate) async fn answer<B>(&self, request: &Request<B>, now: Instant) -> Response<FileBody> {
-        let method = request.method();
-        let target = match *method {
-            Method::GET | Method::HEAD => TargetPath::parse(request.uri().path()),
-            _ => Err(RequestError::Method),
+        let target = match self.target(request) {
+            Ok(target) => target,
+            Err(error) => return self.page(request, None, error_response(request, &error)),
         };
-        let target = match target {
-            Ok(target) if !self.hidden && target.is_hidden() => Err(RequestError::Missing),
-            target => target,
+        if *request.method() == Method::OPTIONS {
+            return self.page(request, Some(&target), options(request, &self.cors));
+        }
+        let response = match self.found(request, &target, now).await {
+            Ok(Found::File(file)) => return self.file(request, &target, &file),
+            Ok(Found::Page(page)) => page,
+            Err(error) => error_response(request, &error),
         };
-        match target {
-            Err(error) => respond(method, request.headers(), Err(error), String::new),
-            Ok(target) => {
-                if let Some(answer) = self.packed(request, &target).await {
-                    return answer.unwrap_or_else(|error| {
-                        respond(method, request.headers(), Err(error), String::new)
-                    });
-                }
-                let headers = request.headers();
-                let (recheck, encoded) = (wants_recheck(headers), self.wants_encoded(headers));
-                let found = self.files.find(&target, Look { now, recheck, encoded }).await;
-                let found = match (&self.listing, found) {
-                    (Some(listing), Err(RequestError::NoIndex)) => {
-                        match listing.answer(request, &target).await {
-                            Ok(page) => return page,
-                            Err(error) => Err(error),
-                        }
-                    }
-                    (_, found) => found,
-                };
-                respond(method, request.headers(), found, || match request.uri().query() {
-                    None => target.with_slash(),
-                    Some(query) => format!("{}?{query}", target.with_slash()),
-                })
+        self.page(request, Some(&target), response)
+    }
+
+    /// What `request` is for, if it may be answered at all.
+    fn target<B>(&self, request: &Request<B>) -> Result<TargetPath, RequestError> {
+        let target = match *request.method() {
+            Method::GET | Method::HEAD => TargetPath::parse(request.uri().path())?,
+            // Of the server as a whole, or of any resource (RFC 9110, section 9.3.7).
+            Method::OPTIONS => {
+                return Ok(TargetPath::parse(request.uri().path()).unwrap_or_default());
             }
+            _ => return Err(RequestError::Method),
+        };
+        if !self.hidden && target.is_hidden() {
+            return Err(RequestError::Missing);
+        }
+        Ok(target)
+    }
+
+    async fn found<B>(
+        &self,
+        request: &Request<B>,
+        target: &TargetPath,
+        now: Instant,
+    ) -> Result<Found, RequestError> {
+        if let Some(packed) = self.packed(request, target).await {
+            return packed.map(Found::Page);
+        }
+        let headers = request.headers();
+        let (recheck, encoded) = (wants_recheck(headers), self.wants_encoded(headers));
+        match (self.files.find(target, Look { now, recheck, encoded }).await, &self.listing) {
+            (Ok(Entry::File(file)), _) => Ok(Found::File(file)),
+            (Ok(Entry::DirectoryWithoutSlash), _) => {
+                let query = request.uri().query().map(|query| format!("?{query}"));
+                let location = target.with_slash() + &query.unwrap_or_default();
+                Ok(Found::Page(without_body_for_head(request, redirect(&location))))
+            }
+            (Err(RequestError::NoIndex), Some(listing)) => {
+                listing.answer(request, target).await.map(Found::Page)
+            }
+            (Err(error), _) => Err(error),
         }
     }
+
+    /// The response that sends `file`, whose head has what the site adds to it.
+    fn file<B>(
+        &self,
+        request: &Request<B>,
+        target: &TargetPath,
+        file: &OpenFile,
+    ) -> Response<FileBody> {
+        let mut response = respond(request.method(), request.headers(), file);
+        if response.status().is_client_error() {
+            return self.page(request, Some(target), response);
+        }
+        self.cors.allow(request.headers(), response.headers_mut());
+        response
+    }
+
+    /// Any other response, with what the site adds to it.
+    fn page<B>(
+        &self,
+        request: &Request<B>,
+        target: Option<&TargetPath>,
+        mut response: Response<FileBody>,
+    ) -> Response<FileBody> {
+        let path = target.map_or_else(|| PathBuf::from("/"), TargetPath::absolute);
+        self.files.rules().of_page(&path, response.headers_mut());
+        self.cors.allow(request.headers(), response.headers_mut());
+        response
+    }
+}
+
+/// What a request leads to.
+enum Found {
+    File(Arc<OpenFile>),
+    /// Made by the server.
+    Page(Response<FileBody>),
+}
+
+const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
+
+fn error_response<B>(request: &Request<B>, error: &RequestError) -> Response<FileBody> {
+    let mut response = without_body_for_head(request, refusal(error));
+    if let Some(allow) = response.headers_mut().get_mut(ALLOW) {
+        *allow = METHODS;
+    }
+    response
+}
+
+fn without_body_for_head<B>(
+    request: &Request<B>,
+    response: Response<FileBody>,
+) -> Response<FileBody> {
+    match *request.method() {
+        Method::HEAD => response.map(|_| FileBody::default()),
+        _ => response,
+    }
+}
+
+/// The answer to an OPTIONS request, a preflight of CORS or not.
+fn options<B>(request: &Request<B>, cors: &Cors) -> Response<FileBody> {
+    let mut response = Response::new(FileBody::default());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(ALLOW, METHODS);
+    cors.preflight(request.headers(), response.headers_mut());
+    response
 }
 
 /// What the directory at this path is called.
