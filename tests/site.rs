@@ -263,6 +263,100 @@ fn pages_of_other_origins_may_read_what_they_were_allowed_to() {
     }
 }
 
+#[test]
+fn an_application_answers_for_paths_that_are_not_there() {
+    let dir = plain_dir();
+    fs::create_dir(dir.path().join("data")).unwrap();
+    for name in ["index.html", "app.html", "app.js", "data/one.json"] {
+        fs::write(dir.path().join(name), name).unwrap();
+    }
+    let server = Server::start(dir.path(), &["--spa", "--no-listing"]);
+    for (target, field, status, body) in [
+        ("/", "X-A: b", 200, "index.html"),
+        ("/users/7?tab=1", "X-A: b", 200, "index.html"),
+        ("/users/7/", "Accept: text/html", 200, "index.html"),
+        ("/data/", "Accept: text/html", 200, "index.html"),
+        ("/app.js", "X-A: b", 200, "app.js"),
+        ("/gone.js", "X-A: b", 404, "404 Not Found: no such file\n"),
+        ("/users/7", "Accept: application/json", 404, "404 Not Found: no such file\n"),
+        ("/users/7", "Sec-Fetch-Mode: cors", 404, "404 Not Found: no such file\n"),
+    ] {
+        let got = answer(&server, &format!("GET {target}"), &[field]);
+        assert_eq!((got.head.status, got.body.as_slice()), (status, body.as_bytes()), "{target}");
+        let head = answer(&server, &format!("HEAD {target}"), &[field]).head;
+        let lens = (head.status, head.content_length());
+        assert_eq!(lens, (status, body.len()), "HEAD {target}");
+    }
+    let page = answer(&server, "GET /users/7", &[]).head;
+    assert_eq!(page.all("vary"), "Accept-Encoding, Accept, Sec-Fetch-Mode");
+    let tag = format!("If-None-Match: {}", page.header("etag").unwrap());
+    assert_eq!(answer(&server, "GET /users/8", &[&tag]).head.status, 304);
+    let named = Server::start(dir.path(), &["--spa=app.html"]);
+    assert_eq!(answer(&named, "GET /users/7", &[]).body, b"app.html");
+}
+
+#[test]
+fn a_page_of_the_sites_own_says_that_there_is_none() {
+    let dir = plain_dir();
+    fs::write(dir.path().join("404.html"), "<h1>gone</h1>").unwrap();
+    fs::write(dir.path().join("other.html"), "<h1>other</h1>").unwrap();
+    let by_itself = Server::start(dir.path(), &["--cache-control", "**=max-age=60"]);
+    let named = Server::start(dir.path(), &["--not-found", "other.html"]);
+    for (server, body) in [(&by_itself, "<h1>gone</h1>"), (&named, "<h1>other</h1>")] {
+        // Neither conditions nor ranges are about this page.
+        for field in ["X-A: b", "If-None-Match: *", "If-Match: \"x\"", "Range: bytes=0-1"] {
+            let got = answer(server, "GET /none.txt", &[field]);
+            assert_eq!((got.head.status, got.body.as_slice()), (404, body.as_bytes()), "{field}");
+            assert_eq!(got.head.header("content-type"), Some("text/html; charset=utf-8"));
+            for absent in ["etag", "last-modified", "accept-ranges", "cache-control"] {
+                assert_eq!(got.head.header(absent), None, "{absent} with {field}");
+            }
+        }
+        let head = answer(server, "HEAD /none.txt", &[]).head;
+        assert_eq!((head.status, head.content_length()), (404, body.len()));
+        let program = answer(server, "GET /none.txt", &["Accept: application/json"]);
+        assert_eq!(program.body, b"404 Not Found: no such file\n");
+    }
+    assert_eq!(answer(&by_itself, "GET /404.html", &[]).head.status, 200);
+}
+
+#[test]
+fn pages_that_are_not_there_are_refused_at_start() {
+    let dir = plain_dir();
+    fs::create_dir(dir.path().join("sub")).unwrap();
+    for flag in ["--spa", "--spa=sub", "--spa=../index.html", "--not-found=none.html"] {
+        let output = pagewire(&["serve", dir.path().to_str().unwrap(), flag]).output().unwrap();
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{flag}: {message}");
+        let page = flag.split_once('=').map_or("index.html", |(_, page)| page);
+        assert!(message.contains(&format!("cannot send '{page}' of ")), "{flag}: {message}");
+        assert!(message.contains("name a file that lies below the directory"), "{message}");
+    }
+}
+
+#[test]
+fn redirects_stay_here_and_keep_the_query() {
+    let dir = plain_dir();
+    for sub in ["sub", "evil.example", "a b", "\\\\evil.example"] {
+        fs::create_dir(dir.path().join(sub)).unwrap();
+    }
+    let server = Server::start(dir.path(), &[]);
+    for (target, place) in [
+        ("/sub?a=b&c=%2F", "/sub/?a=b&c=%2F"),
+        ("/sub?", "/sub/?"),
+        ("//evil.example", "/evil.example/"),
+        ("///evil.example?x", "/evil.example/?x"),
+        ("/%2Fevil.example", "/evil.example/"),
+        ("/.//evil.example", "/evil.example/"),
+        ("/a%20b?q=//evil.example", "/a%20b/?q=//evil.example"),
+        ("/%5C%5Cevil.example", "/%5C%5Cevil.example/"),
+        ("http://other.example/sub", "/sub/"),
+    ] {
+        let head = answer(&server, &format!("GET {target}"), &[]).head;
+        assert_eq!((head.status, head.header("location")), (308, Some(place)), "{target}");
+    }
+}
+
 fn len_of(path: &Path) -> u64 {
     path.metadata().unwrap().len()
 }

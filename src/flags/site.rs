@@ -45,6 +45,18 @@ pub(crate) struct SiteFlags {
     /// Origin whose pages may read responses, or * for all (CORS); may be given more than once
     #[arg(long, value_name = "ORIGIN")]
     cors: Vec<CorsOrigin>,
+
+    /// Send FILE, with 200, to browsers that go to a path that is not there
+    ///
+    /// For single-page applications, which make sense of the path by themselves. FILE lies below
+    /// DIR. A path whose last name has a dot, and whatever scripts fetch, is 404 all the same.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true,
+          default_missing_value = "index.html")]
+    spa: Option<PathBuf>,
+
+    /// Send FILE, which lies below DIR, to browsers with 404 [default: 404.html, if it is there]
+    #[arg(long, value_name = "FILE")]
+    not_found: Option<PathBuf>,
 }
 
 impl SiteFlags {
@@ -57,6 +69,8 @@ impl SiteFlags {
             cache_control: self.cache_control.clone(),
             headers: self.header.clone(),
             cors: self.cors.clone(),
+            application: self.spa.clone(),
+            not_found: self.not_found.clone(),
             ..SiteConfig::new(directory)
         }
     }

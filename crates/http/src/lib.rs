@@ -55,6 +55,7 @@ mod cors;
 mod devices;
 mod encoding;
 mod error;
+mod fallback;
 mod files;
 #[cfg(fuzzing)]
 #[doc(hidden)]

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::{ffi::OsString, io};
 
@@ -64,6 +64,19 @@ impl TargetPath {
             }
         }
         Ok(Self { names, directory })
+    }
+
+    /// The target of a path below the root, as the one who runs the server writes it.
+    pub(crate) fn of_names(path: &Path) -> Result<Self, RequestError> {
+        let mut target = Self::default();
+        for component in path.components() {
+            match component {
+                Component::Normal(name) => target = target.child(name.as_bytes()),
+                Component::CurDir | Component::RootDir => {}
+                Component::ParentDir | Component::Prefix(_) => return Err(RequestError::DotDot),
+            }
+        }
+        Ok(target)
     }
 
     /// The same target as a directory's, to redirect to. Starts with one slash and never with

@@ -56,6 +56,12 @@ pub struct SiteConfig {
     pub headers: Vec<HeaderRule>,
     /// The origins whose pages may read responses (CORS).
     pub cors: Vec<CorsOrigin>,
+    /// The page of a single-page application, below the directory: what is sent with 200 to
+    /// browsers that go to a path that is not there and whose last name has no dot.
+    pub application: Option<PathBuf>,
+    /// What is sent with 404 to those who take pages; `404.html`, if that is there, where no
+    /// other is named.
+    pub not_found: Option<PathBuf>,
 }
 
 impl SiteConfig {
@@ -69,6 +75,8 @@ impl SiteConfig {
             cache_control: Vec::new(),
             headers: Vec::new(),
             cors: Vec::new(),
+            application: None,
+            not_found: None,
         }
     }
 }
@@ -133,8 +141,7 @@ impl Server {
     /// [`StartError`], which names the directory or the address.
     pub async fn bind(config: Config, observer: Observer) -> Result<Self, StartError> {
         let Config { listen, routes, site } = config;
-        let files = FileService::open(&site)
-            .map_err(|source| StartError::Root { path: site.directory, source })?;
+        let files = FileService::open(&site)?;
         let mut listeners = Vec::with_capacity(listen.len());
         for address in listen {
             let listener = TcpListener::bind(address).await;

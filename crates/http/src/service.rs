@@ -1,23 +1,23 @@
 //! From a request to its response: over the open files and the pure rooms. Knows no sockets.
 
-use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::{ALLOW, CACHE_CONTROL};
+use http::header::{ACCEPT_RANGES, ALLOW, CACHE_CONTROL, ETAG, LAST_MODIFIED, VARY};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 
 use crate::archive::{self, Archives};
 use crate::body::FileBody;
 use crate::cors::Cors;
 use crate::encoding::{Codings, preferred};
-use crate::error::RequestError;
-use crate::files::{Entry, Files, Look, OpenFile};
+use crate::error::{RequestError, StartError};
+use crate::fallback::{CHOSEN_BY, Fallback, Instead};
+use crate::files::{Entry, Files, Look, OpenFile, Representation};
 use crate::listing::Listing;
-use crate::resolve::TargetPath;
-use crate::respond::{redirect, refusal, respond};
+use crate::resolve::{self, TargetPath};
+use crate::respond::{redirect, refusal, respond, whole_file};
 use crate::rules::Rules;
 use crate::serve::SiteConfig;
 
@@ -28,6 +28,7 @@ pub(crate) struct FileService {
     /// The precompressed forms that are looked for beside files.
     codings: Codings,
     cors: Cors,
+    fallback: Fallback,
     /// What answers for directories without an index.html.
     listing: Option<Listing>,
     /// What packs folders, where they are listed.
@@ -37,19 +38,24 @@ pub(crate) struct FileService {
 }
 
 impl FileService {
-    pub(crate) fn open(config: &SiteConfig) -> io::Result<Self> {
+    pub(crate) fn open(config: &SiteConfig) -> Result<Self, StartError> {
         let SiteConfig { directory, listing, hidden, precompressed, .. } = config;
         let (listing, hidden) = (*listing, *hidden);
         let cors = Cors::new(&config.cors);
         let mut rules = Rules::new(&config.cache_control, &config.headers);
         cors.add_to(&mut rules);
         let codings = if *precompressed { Codings::of_today() } else { Codings::default() };
-        let files = Files::open(directory, codings, rules)?;
+        let files = Files::open(directory, codings, rules)
+            .map_err(|source| StartError::Root { path: directory.clone(), source })?;
+        let page = |path: &Option<PathBuf>| {
+            path.as_deref().map(|page| page_at(&files, directory, page)).transpose()
+        };
+        let fallback = Fallback::new(page(&config.application)?, page(&config.not_found)?);
         let name = name_of(directory);
         let root = || files.root().clone();
         let archives = listing.then(|| Archives::new(root(), name.clone(), hidden));
         let listing = listing.then(|| Listing::new(root(), &name, hidden));
-        Ok(Self { files, codings, cors, listing, archives, hidden })
+        Ok(Self { files, codings, cors, fallback, listing, archives, hidden })
     }
 
     fn wants_encoded(&self, headers: &HeaderMap) -> bool {
@@ -101,6 +107,12 @@ impl FileService {
         let response = match self.found(request, &target, now).await {
             Ok(Found::File(file)) => return self.file(request, &target, &file),
             Ok(Found::Page(page)) => page,
+            Err(error) if error.status() == StatusCode::NOT_FOUND => {
+                match self.instead(request, &target, now).await {
+                    Some(response) => return response,
+                    None => error_response(request, &error),
+                }
+            }
             Err(error) => error_response(request, &error),
         };
         self.page(request, Some(&target), response)
@@ -145,6 +157,29 @@ impl FileService {
             }
             (Err(error), _) => Err(error),
         }
+    }
+
+    /// The response in place of one that says that nothing is at `target`.
+    async fn instead<B>(
+        &self,
+        request: &Request<B>,
+        target: &TargetPath,
+        now: Instant,
+    ) -> Option<Response<FileBody>> {
+        let headers = request.headers();
+        let instead = self.fallback.instead(target, headers)?;
+        let (Instead::Application(page) | Instead::NotFound(page)) = instead;
+        let (recheck, encoded) = (wants_recheck(headers), self.wants_encoded(headers));
+        let found = self.files.find(page, Look { now, recheck, encoded }).await;
+        let Ok(Entry::File(file)) = found else { return None };
+        let mut response = match instead {
+            Instead::Application(page) => self.file(request, page, &file),
+            Instead::NotFound(_) => {
+                self.page(request, Some(target), not_found(request.headers(), &file))
+            }
+        };
+        response.headers_mut().append(VARY, HeaderValue::from_static(CHOSEN_BY));
+        Some(without_body_for_head(request, response))
     }
 
     /// The response that sends `file`, whose head has what the site adds to it.
@@ -210,6 +245,31 @@ fn options<B>(request: &Request<B>, cors: &Cors) -> Response<FileBody> {
     response.headers_mut().insert(ALLOW, METHODS);
     cors.preflight(request.headers(), response.headers_mut());
     response
+}
+
+/// The page that says that there is none: neither conditions nor ranges of the request are about
+/// it (RFC 9110, section 13.2.1), and nobody is to keep it.
+fn not_found(headers: &HeaderMap, file: &OpenFile) -> Response<FileBody> {
+    let Representation { source, head } = &**file.preferred(headers);
+    let mut response = whole_file(source, head);
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    for name in [ACCEPT_RANGES, CACHE_CONTROL, ETAG, LAST_MODIFIED] {
+        response.headers_mut().remove(name);
+    }
+    response
+}
+
+/// A page that a site names, which has to be there.
+fn page_at(files: &Files, directory: &Path, page: &Path) -> Result<TargetPath, StartError> {
+    let look = || {
+        let target = TargetPath::of_names(page)?;
+        match files.root().find(&target)? {
+            resolve::Found::File { .. } => Ok(target),
+            resolve::Found::DirectoryWithoutSlash => Err(RequestError::NotRegular),
+        }
+    };
+    let (page_path, path) = (page.to_owned(), directory.to_owned());
+    look().map_err(|source| StartError::Page { page: page_path, path, source })
 }
 
 /// What the directory at this path is called.
