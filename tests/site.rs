@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
+
 use super::support::{Answer, MIB, Peer, Server, curl, digest, need, noise, pagewire, plain_dir};
 
 /// The answer to one request with these further fields.
@@ -355,6 +357,47 @@ fn redirects_stay_here_and_keep_the_query() {
         let head = answer(&server, &format!("GET {target}"), &[]).head;
         assert_eq!((head.status, head.header("location")), (308, Some(place)), "{target}");
     }
+}
+
+#[test]
+fn digests_are_told_to_those_who_want_them() {
+    let dir = plain_dir();
+    let large = noise(3 * MIB, 4);
+    fs::write(dir.path().join("small"), "hello world").unwrap();
+    fs::write(dir.path().join("small.gz"), "packed").unwrap();
+    fs::write(dir.path().join("large"), &large).unwrap();
+    let server = Server::start(dir.path(), &[]);
+    let want = "Want-Repr-Digest: sha-512=9, sha-256=5";
+    let hello = "sha-256=:uU0nuZNNPgilLlLX2n2r+sSE7+N6U4DukIj3rOLvzek=:";
+    let told = |request: &str, fields: &[&str]| {
+        let head = answer(&server, request, fields).head;
+        (head.status, head.header("repr-digest").map(str::to_owned))
+    };
+    let known = |status| (status, Some(hello.to_owned()));
+    // A short file's is there before its first byte.
+    assert_eq!(told("GET /small", &[want]), known(200));
+    assert_eq!(told("GET /small", &[want, "Range: bytes=3-4"]), known(206));
+    assert_eq!(told("GET /small", &[want, "If-None-Match: *"]), (304, None));
+    assert_eq!(told("GET /small", &[]), (200, None));
+    assert_eq!(told("GET /small", &["Want-Repr-Digest: sha-256=0"]), (200, None));
+    assert_eq!(told("GET /none", &[want]), (404, None));
+    // It is that of what is sent, which may have been packed before.
+    let packed = format!("sha-256=:{}:", base64(&digest(b"packed")));
+    let gzip = "Accept-Encoding: gzip";
+    assert_eq!(told("GET /small", &[want, gzip]), (200, Some(packed)));
+    // HEAD waits for that of a larger one, and GET has it then.
+    let expected = format!("sha-256=:{}:", base64(&digest(&large)));
+    assert_eq!(told("HEAD /large", &[want]), (200, Some(expected.clone())));
+    assert_eq!(told("GET /large", &[want]), (200, Some(expected)));
+    // Another file has another one, at once.
+    fs::write(dir.path().join("new"), "other words").unwrap();
+    fs::rename(dir.path().join("new"), dir.path().join("small")).unwrap();
+    let other = format!("sha-256=:{}:", base64(&digest(b"other words")));
+    assert_eq!(told("GET /small", &[want, "Cache-Control: no-cache"]), (200, Some(other)));
+}
+
+fn base64(bytes: &[u8]) -> String {
+    base64::engine::general_purpose::STANDARD.encode(bytes)
 }
 
 fn len_of(path: &Path) -> u64 {

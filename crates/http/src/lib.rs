@@ -53,6 +53,7 @@ mod conditional;
 mod connection;
 mod cors;
 mod devices;
+mod digest;
 mod encoding;
 mod error;
 mod fallback;

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use crate::archive::{self, Archives};
 use crate::body::FileBody;
 use crate::cors::Cors;
+use crate::digest::{Digests, REPR_DIGEST, wants_sha256};
 use crate::encoding::{Codings, preferred};
 use crate::error::{RequestError, StartError};
 use crate::fallback::{CHOSEN_BY, Fallback, Instead};
@@ -29,6 +30,7 @@ pub(crate) struct FileService {
     codings: Codings,
     cors: Cors,
     fallback: Fallback,
+    digests: Digests,
     /// What answers for directories without an index.html.
     listing: Option<Listing>,
     /// What packs folders, where they are listed.
@@ -55,7 +57,16 @@ impl FileService {
         let root = || files.root().clone();
         let archives = listing.then(|| Archives::new(root(), name.clone(), hidden));
         let listing = listing.then(|| Listing::new(root(), &name, hidden));
-        Ok(Self { files, codings, cors, fallback, listing, archives, hidden })
+        Ok(Self {
+            files,
+            codings,
+            cors,
+            fallback,
+            digests: Digests::new(),
+            listing,
+            archives,
+            hidden,
+        })
     }
 
     fn wants_encoded(&self, headers: &HeaderMap) -> bool {
@@ -92,6 +103,9 @@ impl FileService {
         if !file.has_encoded_known() && self.wants_encoded(headers) {
             return None;
         }
+        if wants_sha256(headers) && self.digests.known(&file.preferred(headers).source).is_none() {
+            return None;
+        }
         Some(self.file(request, &target, &file))
     }
 
@@ -105,7 +119,7 @@ impl FileService {
             return self.page(request, Some(&target), options(request, &self.cors));
         }
         let response = match self.found(request, &target, now).await {
-            Ok(Found::File(file)) => return self.file(request, &target, &file),
+            Ok(Found::File(file)) => return self.digested(request, &target, &file).await,
             Ok(Found::Page(page)) => page,
             Err(error) if error.status() == StatusCode::NOT_FOUND => {
                 match self.instead(request, &target, now).await {
@@ -173,7 +187,7 @@ impl FileService {
         let found = self.files.find(page, Look { now, recheck, encoded }).await;
         let Ok(Entry::File(file)) = found else { return None };
         let mut response = match instead {
-            Instead::Application(page) => self.file(request, page, &file),
+            Instead::Application(page) => self.digested(request, page, &file).await,
             Instead::NotFound(_) => {
                 self.page(request, Some(target), not_found(request.headers(), &file))
             }
@@ -193,8 +207,29 @@ impl FileService {
         if response.status().is_client_error() {
             return self.page(request, Some(target), response);
         }
-        self.cors.allow(request.headers(), response.headers_mut());
+        let headers = request.headers();
+        self.cors.allow(headers, response.headers_mut());
+        if wants_sha256(headers)
+            && response.status().is_success()
+            && let Some(digest) = self.digests.known(&file.preferred(headers).source)
+        {
+            response.headers_mut().insert(REPR_DIGEST, digest);
+        }
         response
+    }
+
+    /// The same, once its digest is known, if it is asked for and worth to be waited for.
+    async fn digested<B>(
+        &self,
+        request: &Request<B>,
+        target: &TargetPath,
+        file: &OpenFile,
+    ) -> Response<FileBody> {
+        if wants_sha256(request.headers()) {
+            let source = &file.preferred(request.headers()).source;
+            self.digests.find(source, *request.method() == Method::HEAD).await;
+        }
+        self.file(request, target, file)
     }
 
     /// Any other response, with what the site adds to it.
