@@ -11,6 +11,7 @@ mod idle;
 mod lab;
 mod listing;
 mod proof;
+mod rfc9110;
 mod site;
 mod stuck;
 mod support;
