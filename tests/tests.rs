@@ -3,6 +3,7 @@
 
 mod archives;
 mod cli;
+mod clients;
 mod cold;
 mod doctor;
 mod downloads;
