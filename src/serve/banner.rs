@@ -7,18 +7,24 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use pagewire_engine::{Route, proof};
+use pagewire_http::ListenAddress;
 
 use crate::flags::ServeFlags;
 use crate::mount::Mount;
 
-pub(crate) fn print(flags: &ServeFlags, addresses: &[SocketAddr]) -> io::Result<()> {
+pub(crate) fn print(flags: &ServeFlags, addresses: &[ListenAddress]) -> io::Result<()> {
     let directory = fs::canonicalize(&flags.site.directory)?;
     let file_system = file_system_of(&directory).unwrap_or_else(|| "unknown".to_owned());
     let mut out = io::stdout().lock();
     let version = env!("CARGO_PKG_VERSION");
     writeln!(out, "pagewire {version} serves {} ({file_system})", directory.display())?;
-    for address in addresses.iter().flat_map(reachable) {
-        writeln!(out, "  http://{address}/")?;
+    for address in addresses {
+        match address {
+            ListenAddress::Tcp(address) => reachable(address)
+                .iter()
+                .try_for_each(|address| writeln!(out, "  http://{address}/"))?,
+            other => writeln!(out, "  {other}")?,
+        }
     }
     writeln!(out, "{}", routes_here(&directory))?;
     let route = flags.route;

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use pagewire_engine::Route;
-use pagewire_http::{Config, Observer, Server, StartError, Totals, raise_descriptor_limit};
+use pagewire_http::raise_descriptor_limit;
+use pagewire_http::{Config, Listen, ListenAddress, Observer, Server, StartError, Totals};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Mutex;
@@ -50,8 +51,8 @@ async fn serve(flags: &ServeFlags, lines: Option<&LineWriter>) -> anyhow::Result
         None => Arc::new(|_| ()),
         Some(sender) => Arc::new(move |exchange| sender.send(lines::line(exchange))),
     };
-    let config =
-        Config { listen: flags.listen.clone(), routes: flags.route, site: flags.site.config() };
+    let listen = flags.listen.iter().cloned().map(Listen::plain).collect();
+    let config = Config { listen, routes: flags.route, site: flags.site.config() };
     let server = Server::bind(config, observer).await.map_err(with_way_out)?;
     banner::print(flags, &server.addresses()?).context("cannot print the start lines")?;
     let stop = async { signals.lock().await.next().await };
@@ -82,7 +83,8 @@ impl StopSignals {
 
 /// Adds what to do about an error at start.
 fn with_way_out(error: StartError) -> anyhow::Error {
-    use io::ErrorKind::{AddrInUse, AddrNotAvailable, NotADirectory, NotFound, PermissionDenied};
+    use io::ErrorKind::{AddrInUse, AddrNotAvailable, AlreadyExists};
+    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
     let kind = std::error::Error::source(&error)
         .and_then(|source| source.downcast_ref())
         .map(io::Error::kind);
@@ -95,6 +97,14 @@ fn with_way_out(error: StartError) -> anyhow::Error {
         }
         (StartError::Listen { .. }, Some(AddrNotAvailable)) => {
             "no interface of this host has that address"
+        }
+        (StartError::Listen { address: ListenAddress::Unix { .. }, .. }, Some(kind)) => {
+            match kind {
+                AlreadyExists | AddrInUse => "name another path, or end who listens there",
+                NotFound => "make the directory that it is to lie in",
+                PermissionDenied => "this user may not write there",
+                _ => return error.into(),
+            }
         }
         (StartError::Listen { .. }, Some(PermissionDenied)) => {
             "ports below 1024 need privilege: choose a higher one with --listen"

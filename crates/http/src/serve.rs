@@ -2,22 +2,21 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
-use pagewire_engine::{Ledger, Meter, Outcome, RouteChoice, Tally, pacing};
-use tokio::net::TcpListener;
+use pagewire_engine::{Ledger, Meter, Outcome, RouteChoice, Tally};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::body::FileBody;
 use crate::connection::{Answer, UnderWay, connection};
 use crate::error::StartError;
+use crate::listen::{Accepted, Listen, ListenAddress, Listener, PeerAddress};
 use crate::service::FileService;
 
 /// How long accepting pauses when the process or the system is out of descriptors or memory:
@@ -27,8 +26,8 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 /// What a server is to do.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The addresses to listen on. Port 0 takes any that is free.
-    pub listen: Vec<SocketAddr>,
+    /// Where to listen.
+    pub listen: Vec<Listen>,
     /// The routes that bodies may take.
     pub routes: RouteChoice,
     /// What is served there.
@@ -54,7 +53,9 @@ pub struct Exchange {
     /// When the request's head was complete.
     pub at: SystemTime,
     /// Who asked.
-    pub peer: SocketAddr,
+    pub peer: PeerAddress,
+    /// The version of HTTP that was spoken.
+    pub version: Version,
     /// The request's method.
     pub method: Method,
     /// The request's target.
@@ -84,7 +85,7 @@ pub struct Totals {
 
 /// A server that listens and has not begun to accept.
 pub struct Server {
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     shared: Arc<Shared>,
 }
 
@@ -109,18 +110,9 @@ impl Server {
         let Config { listen, routes, site } = config;
         let files = FileService::open(&site)
             .map_err(|source| StartError::Root { path: site.directory, source })?;
-        let mut listeners = Vec::with_capacity(listen.len());
-        for address in listen {
-            let listener = TcpListener::bind(address).await;
-            let listener = listener.map_err(|source| StartError::Listen { address, source })?;
-            if let Err(error) = pacing::spare_loopback(&listener, address.ip()) {
-                tracing::debug!(%address, %error, "connections are paced as the host chose");
-            }
-            if let Err(error) = pacing::bound_unsent(&listener) {
-                tracing::debug!(%address, %error, "what connections hold unsent is not bounded");
-            }
-            listeners.push(listener);
-        }
+        let addresses: Vec<_> = listen.into_iter().map(|listen| listen.address).collect();
+        let listeners = addresses.iter().map(|address| Listener::bind(address, &addresses));
+        let listeners = listeners.collect::<Result<_, _>>()?;
         let shared = Shared {
             files,
             routes,
@@ -143,8 +135,8 @@ impl Server {
     /// # Errors
     ///
     /// Those of getsockname(2).
-    pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
-        self.listeners.iter().map(TcpListener::local_addr).collect()
+    pub fn addresses(&self) -> io::Result<Vec<ListenAddress>> {
+        self.listeners.iter().map(Listener::address).collect()
     }
 
     /// Serves until `stop` is ready, then accepts nothing more and lets running responses
@@ -194,7 +186,7 @@ pub(crate) async fn reached(phase: &mut watch::Receiver<Phase>, goal: Phase) {
 }
 
 /// Accepts from one listener, and owns its connections to the end.
-async fn listen(listener: TcpListener, shared: Arc<Shared>, mut phase: watch::Receiver<Phase>) {
+async fn listen(listener: Listener, shared: Arc<Shared>, mut phase: watch::Receiver<Phase>) {
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -205,7 +197,15 @@ async fn listen(listener: TcpListener, shared: Arc<Shared>, mut phase: watch::Re
         match accepted {
             Ok((stream, peer)) => {
                 shared.connections.fetch_add(1, Ordering::Relaxed);
-                connections.spawn(connection(stream, peer, Arc::clone(&shared), phase.clone()));
+                let (shared, phase) = (Arc::clone(&shared), phase.clone());
+                match stream {
+                    Accepted::Tcp(stream) => {
+                        connections.spawn(connection(stream, peer, shared, phase))
+                    }
+                    Accepted::Unix(stream) => {
+                        connections.spawn(connection(stream, peer, shared, phase))
+                    }
+                };
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept");
@@ -225,7 +225,7 @@ impl Shared {
     pub(crate) fn answer(
         self: &Arc<Self>,
         request: Request<Incoming>,
-        peer: SocketAddr,
+        peer: PeerAddress,
         ledger: &Ledger,
         under_way: UnderWay,
     ) -> Answer {
@@ -263,7 +263,7 @@ impl Shared {
 struct Asked {
     at: SystemTime,
     started: Instant,
-    peer: SocketAddr,
+    peer: PeerAddress,
     ledger: Ledger,
     under_way: UnderWay,
 }
@@ -280,10 +280,10 @@ impl Asked {
         let due = response.body().bytes_left();
         let status = response.status();
         let (head, _) = request.into_parts();
-        let (method, target) = (head.method, head.uri);
+        let (version, method, target) = (head.version, head.method, head.uri);
         let shared = Arc::clone(shared);
         let delivery = ledger.open(due, started, move |body| {
-            shared.settled(&Exchange { at, peer, method, target, status, body });
+            shared.settled(&Exchange { at, peer, version, method, target, status, body });
             drop(under_way);
         });
         response.map(|body| body.announced_to(delivery))
