@@ -11,6 +11,7 @@ mod idle;
 mod lab;
 mod listing;
 mod proof;
+mod site;
 mod stuck;
 mod support;
 mod syscalls;

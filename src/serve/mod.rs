@@ -92,6 +92,7 @@ fn with_way_out(error: StartError) -> anyhow::Error {
         (StartError::Root { .. }, Some(NotFound)) => "name a directory that exists",
         (StartError::Root { .. }, Some(NotADirectory)) => "name the directory that it lies in",
         (StartError::Root { .. }, Some(PermissionDenied)) => "this user may not read it",
+        (StartError::Page { .. }, _) => "name a file that lies below the directory",
         (StartError::Listen { .. }, Some(AddrInUse)) => {
             "another program listens there: choose another port with --listen; port 0 takes any"
         }

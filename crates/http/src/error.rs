@@ -132,6 +132,16 @@ pub enum StartError {
         /// What opening it said.
         source: io::Error,
     },
+    /// The page for what is missing is missing.
+    #[error("cannot send '{}' of {} in place of what is missing", page.display(), path.display())]
+    Page {
+        /// The page, below the directory.
+        page: PathBuf,
+        /// The directory.
+        path: PathBuf,
+        /// What looking for it said.
+        source: RequestError,
+    },
     /// An address cannot be listened on.
     #[error("cannot listen on {address}")]
     Listen {

@@ -15,8 +15,10 @@ use tokio::task::JoinSet;
 
 use crate::body::FileBody;
 use crate::connection::{Answer, UnderWay, connection};
+use crate::cors::CorsOrigin;
 use crate::error::StartError;
 use crate::listen::{Accepted, Listen, ListenAddress, Listener, PeerAddress};
+use crate::rules::{CacheRule, HeaderRule};
 use crate::service::FileService;
 
 /// How long accepting pauses when the process or the system is out of descriptors or memory:
@@ -44,6 +46,38 @@ pub struct SiteConfig {
     /// Whether names that start with a dot are listed and served. `/.well-known/` (RFC 8615)
     /// is served anyway.
     pub hidden: bool,
+    /// Whether `name.zst`, `name.br` and `name.gz` are sent in place of `name` to clients that
+    /// accept them (RFC 9110, section 12.5.3).
+    pub precompressed: bool,
+    /// Cache-Control of files; the first rule that matches counts.
+    pub cache_control: Vec<CacheRule>,
+    /// Further fields of responses; of those for one name the first that matches counts.
+    pub headers: Vec<HeaderRule>,
+    /// The origins whose pages may read responses (CORS).
+    pub cors: Vec<CorsOrigin>,
+    /// The page of a single-page application, below the directory: what is sent with 200 to
+    /// browsers that go to a path that is not there and whose last name has no dot.
+    pub application: Option<PathBuf>,
+    /// What is sent with 404 to those who take pages; `404.html`, if that is there, where no
+    /// other is named.
+    pub not_found: Option<PathBuf>,
+}
+
+impl SiteConfig {
+    /// The files below `directory`, as `pagewire serve` has them without further flags.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+            listing: true,
+            hidden: false,
+            precompressed: true,
+            cache_control: Vec::new(),
+            headers: Vec::new(),
+            cors: Vec::new(),
+            application: None,
+            not_found: None,
+        }
+    }
 }
 
 /// One request and what became of its response.
@@ -108,8 +142,7 @@ impl Server {
     /// [`StartError`], which names the directory or the address.
     pub async fn bind(config: Config, observer: Observer) -> Result<Self, StartError> {
         let Config { listen, routes, site } = config;
-        let files = FileService::open(&site)
-            .map_err(|source| StartError::Root { path: site.directory, source })?;
+        let files = FileService::open(&site)?;
         let addresses: Vec<_> = listen.into_iter().map(|listen| listen.address).collect();
         let listeners = addresses.iter().map(|address| Listener::bind(address, &addresses));
         let listeners = listeners.collect::<Result<_, _>>()?;
