@@ -4,6 +4,7 @@
 mod archives;
 mod cli;
 mod cold;
+mod config;
 mod doctor;
 mod downloads;
 mod faults;

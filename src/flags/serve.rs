@@ -19,7 +19,7 @@ pub(crate) struct ServeFlags {
     pub(crate) site: SiteFlags,
 
     /// Address and port to listen on; may be given more than once, port 0 takes a free one
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    #[arg(long, value_name = "ADDR", value_delimiter = ',', default_value = "127.0.0.1:8080")]
     pub(crate) listen: Vec<SocketAddr>,
 
     /// Route that bytes take from file to socket

@@ -1,6 +1,6 @@
 //! Flags of `pagewire serve` that say what is served, and how.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use pagewire_http::SiteConfig;
@@ -9,7 +9,7 @@ use pagewire_http::SiteConfig;
 pub(crate) struct SiteFlags {
     /// The directory to serve
     #[arg(value_name = "DIR")]
-    pub(crate) directory: PathBuf,
+    pub(crate) root: Option<PathBuf>,
 
     /// Answer 404 for directories without an index.html, instead of a page that lists them
     #[arg(long)]
@@ -23,8 +23,9 @@ pub(crate) struct SiteFlags {
 }
 
 impl SiteFlags {
-    pub(crate) fn config(&self) -> SiteConfig {
-        let Self { directory, no_listing, hidden } = self;
-        SiteConfig { directory: directory.clone(), listing: !no_listing, hidden: *hidden }
+    /// Of this `directory`, which need not be the root that the flags name.
+    pub(crate) fn config(&self, directory: &Path) -> SiteConfig {
+        let Self { root: _, no_listing, hidden } = self;
+        SiteConfig { directory: directory.to_owned(), listing: !no_listing, hidden: *hidden }
     }
 }

@@ -51,10 +51,11 @@ pub(crate) enum Entry {
 }
 
 impl Files {
-    pub(crate) fn open(directory: &Path) -> io::Result<Self> {
+    /// One of so many `sharers` of what may be kept open.
+    pub(crate) fn open(directory: &Path, sharers: usize) -> io::Result<Self> {
         let root = Root::open(directory)?;
         let elsewhere = Arc::new(Semaphore::new(ELSEWHERE_MAX));
-        let open = Cache::new(open_files_max());
+        let open = Cache::new((open_files_max() / sharers.max(1)).max(1));
         Ok(Self { root, open, elsewhere, started: Instant::now() })
     }
 
@@ -175,7 +176,7 @@ mod tests {
         fn new() -> Self {
             let directory = tempfile::tempdir().unwrap();
             fs::write(directory.path().join("file"), "first").unwrap();
-            let files = Files::open(directory.path()).unwrap();
+            let files = Files::open(directory.path(), 1).unwrap();
             Self { directory, files, start: Instant::now() }
         }
 

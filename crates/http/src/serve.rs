@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use arc_swap::{ArcSwap, Guard};
 use http::{Method, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use pagewire_engine::{Ledger, Meter, Outcome, RouteChoice, Tally, pacing};
@@ -18,7 +19,7 @@ use tokio::task::JoinSet;
 use crate::body::FileBody;
 use crate::connection::{Answer, UnderWay, connection};
 use crate::error::StartError;
-use crate::service::FileService;
+use crate::sites::{Mount, Sites};
 
 /// How long accepting pauses when the process or the system is out of descriptors or memory:
 /// long enough not to spin, short enough not to be felt when a connection ends.
@@ -32,7 +33,7 @@ pub struct Config {
     /// The routes that bodies may take.
     pub routes: RouteChoice,
     /// What is served there.
-    pub site: SiteConfig,
+    pub sites: Vec<Mount>,
 }
 
 /// What is served, and how.
@@ -45,6 +46,14 @@ pub struct SiteConfig {
     /// Whether names that start with a dot are listed and served. `/.well-known/` (RFC 8615)
     /// is served anyway.
     pub hidden: bool,
+}
+
+impl SiteConfig {
+    /// This directory, as people expect it.
+    #[must_use]
+    pub fn of(directory: PathBuf) -> Self {
+        Self { directory, listing: true, hidden: false }
+    }
 }
 
 /// One request and what became of its response.
@@ -90,7 +99,8 @@ pub struct Server {
 
 /// What every connection shares.
 pub(crate) struct Shared {
-    files: FileService,
+    /// Swapped as a whole when the configuration changes: requests under way keep theirs.
+    sites: ArcSwap<Sites>,
     pub(crate) routes: RouteChoice,
     pub(crate) meter: Arc<Meter>,
     connections: AtomicU64,
@@ -106,9 +116,8 @@ impl Server {
     ///
     /// [`StartError`], which names the directory or the address.
     pub async fn bind(config: Config, observer: Observer) -> Result<Self, StartError> {
-        let Config { listen, routes, site } = config;
-        let files = FileService::open(&site)
-            .map_err(|source| StartError::Root { path: site.directory, source })?;
+        let Config { listen, routes, sites } = config;
+        let sites = ArcSwap::from_pointee(Sites::open(&sites)?);
         let mut listeners = Vec::with_capacity(listen.len());
         for address in listen {
             let listener = TcpListener::bind(address).await;
@@ -122,7 +131,7 @@ impl Server {
             listeners.push(listener);
         }
         let shared = Shared {
-            files,
+            sites,
             routes,
             meter: Arc::new(Meter::new()),
             connections: AtomicU64::new(0),
@@ -231,12 +240,13 @@ impl Shared {
     ) -> Answer {
         let (at, started) = (SystemTime::now(), Instant::now());
         let asked = Asked { at, started, peer, ledger: ledger.clone(), under_way };
-        if let Some(response) = self.files.answer_now(&request, started) {
+        let sites = self.sites.load();
+        if let Some(response) = sites.answer_now(&request, started) {
             return Answer::Now(Some(asked.announced(self, request, response)));
         }
-        let shared = Arc::clone(self);
+        let (shared, sites) = (Arc::clone(self), Guard::into_inner(sites));
         Answer::Later(Box::pin(async move {
-            let response = shared.files.answer(&request, started).await;
+            let response = sites.answer(&request, started).await;
             asked.announced(&shared, request, response)
         }))
     }

@@ -16,11 +16,14 @@ use crate::listing::Listing;
 use crate::resolve::TargetPath;
 use crate::respond::respond;
 use crate::serve::SiteConfig;
+use crate::sites::PathPrefix;
 
 /// The files below one directory, as answers to requests.
 #[derive(Debug)]
 pub(crate) struct FileService {
     files: Files,
+    /// What targets begin with, which is no part of the names below the directory.
+    prefix: PathPrefix,
     /// What answers for directories without an index.html.
     listing: Option<Listing>,
     /// What packs folders, where they are listed.
@@ -30,15 +33,29 @@ pub(crate) struct FileService {
 }
 
 impl FileService {
-    pub(crate) fn open(config: &SiteConfig) -> io::Result<Self> {
+    /// One of so many `sites`, which share what may be kept open.
+    pub(crate) fn open(config: &SiteConfig, at: &PathPrefix, sites: usize) -> io::Result<Self> {
         let SiteConfig { directory, listing, hidden } = config;
         let (listing, hidden) = (*listing, *hidden);
-        let files = Files::open(directory)?;
-        let name = name_of(directory);
+        let files = Files::open(directory, sites)?;
+        let name = match at.target().names().next_back() {
+            Some(name) => name.into(),
+            None => name_of(directory),
+        };
         let root = || files.root().clone();
         let archives = listing.then(|| Archives::new(root(), name.clone(), hidden));
-        let listing = listing.then(|| Listing::new(root(), &name, hidden));
-        Ok(Self { files, listing, archives, hidden })
+        let listing = listing.then(|| Listing::new(root(), &name, &at.encoded(), hidden));
+        Ok(Self { files, prefix: at.clone(), listing, archives, hidden })
+    }
+
+    /// Whether `target` lies below what this answers for.
+    pub(crate) fn holds(&self, target: &TargetPath) -> bool {
+        target.clone().below(self.prefix.target()).is_some()
+    }
+
+    /// What a request's path means below the directory.
+    fn target(&self, path: &str) -> Result<TargetPath, RequestError> {
+        TargetPath::parse(path)?.below(self.prefix.target()).ok_or(RequestError::Missing)
     }
 
     /// The answer to a request for a folder as an archive; `None` for any other.
@@ -66,7 +83,7 @@ impl FileService {
             return None;
         }
         // Hidden names are never kept where they are not to be served.
-        let file = self.files.kept(&TargetPath::parse(request.uri().path()).ok()?, now)?;
+        let file = self.files.kept(&self.target(request.uri().path()).ok()?, now)?;
         Some(respond(method, headers, Ok(Entry::File(file)), String::new))
     }
 
@@ -74,7 +91,7 @@ impl FileService {
     pub(crate) async fn answer<B>(&self, request: &Request<B>, now: Instant) -> Response<FileBody> {
         let method = request.method();
         let target = match *method {
-            Method::GET | Method::HEAD => TargetPath::parse(request.uri().path()),
+            Method::GET | Method::HEAD => self.target(request.uri().path()),
             _ => Err(RequestError::Method),
         };
         let target = match target {
@@ -99,9 +116,10 @@ impl FileService {
                     }
                     (_, found) => found,
                 };
-                respond(method, request.headers(), found, || match request.uri().query() {
-                    None => target.with_slash(),
-                    Some(query) => format!("{}?{query}", target.with_slash()),
+                respond(method, request.headers(), found, || {
+                    let query = request.uri().query().map(|query| format!("?{query}"));
+                    let (prefix, query) = (self.prefix.encoded(), query.unwrap_or_default());
+                    format!("{prefix}{}{query}", target.with_slash())
                 })
             }
         }
