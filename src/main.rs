@@ -6,6 +6,7 @@ mod doctor;
 mod flags;
 mod lab;
 mod mount;
+mod paper;
 mod serve;
 
 use std::ffi::OsStr;
@@ -27,8 +28,10 @@ fn main() -> ExitCode {
     let parsed = flags::command().try_get_matches_from(&line);
     let parsed = parsed.and_then(|matches| Flags::from_arg_matches(&matches));
     let ran = match parsed.unwrap_or_else(|error| usage(&error)).command {
+        Command::Completions(flags) => paper::completions(&flags),
         Command::Doctor(flags) => return doctor::run(&flags),
         Command::Lab(flags) => lab::run(&flags),
+        Command::Man(flags) => paper::man(&flags),
         Command::Serve(_) => serve::run(&line),
     };
     match ran {

@@ -11,6 +11,7 @@ mod faults;
 mod idle;
 mod lab;
 mod listing;
+mod paper;
 mod proof;
 mod stuck;
 mod support;

@@ -3,6 +3,7 @@
 mod doctor;
 mod file;
 mod lab;
+mod paper;
 mod serve;
 mod site;
 
@@ -11,6 +12,7 @@ use clap::{Arg, Args, CommandFactory, Parser, Subcommand};
 pub(crate) use doctor::{DoctorFlags, Target};
 pub(crate) use file::FileFlags;
 pub(crate) use lab::{LabFlags, Topic};
+pub(crate) use paper::{CompletionFlags, ManFlags};
 pub(crate) use serve::ServeFlags;
 pub(crate) use site::SiteFlags;
 
@@ -24,8 +26,10 @@ pub(crate) struct Flags {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Completions(CompletionFlags),
     Doctor(DoctorFlags),
     Lab(LabFlags),
+    Man(ManFlags),
     Serve(ServeCommand),
 }
 
