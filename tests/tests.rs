@@ -13,6 +13,7 @@ mod lab;
 mod listing;
 mod paper;
 mod proof;
+mod reload;
 mod stuck;
 mod support;
 mod syscalls;

@@ -31,6 +31,16 @@ impl Config {
         text
     }
 
+    /// Keys that have another value in `new`, of those that a running server cannot change.
+    pub(crate) fn fixed_differences(&self, new: &Self) -> Vec<String> {
+        let changeable = flags::site_keys();
+        let of_site =
+            |arg: &Arg| changeable.get_arguments().any(|key| key.get_id() == arg.get_id());
+        let keys = flags::keys();
+        let fixed = keys.get_arguments().filter(|arg| !of_site(arg) && arg.get_id() != "listen");
+        fixed.filter(|arg| self.value(arg) != new.value(arg)).map(key_of).collect()
+    }
+
     fn value(&self, arg: &Arg) -> Option<String> {
         let id = arg.get_id().as_str();
         let values = || self.matches.get_raw(id).into_iter().flatten();

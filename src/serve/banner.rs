@@ -40,7 +40,13 @@ pub(crate) fn print_sites(config: &Config, verb: &str, out: &mut impl Write) -> 
     Ok(())
 }
 
-/// For which requests, if not for all.
+/// For which requests.
+pub(crate) fn place_of(mount: &Mount) -> String {
+    let hosts: Vec<_> = mount.hosts.iter().map(ToString::to_string).collect();
+    format!("{}{}", hosts.join(","), mount.path)
+}
+
+/// The same in words, if it is not for all.
 fn place(mount: &Mount) -> String {
     let hosts: Vec<_> = mount.hosts.iter().map(ToString::to_string).collect();
     match (hosts.join(", "), mount.path.to_string()) {

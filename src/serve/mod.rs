@@ -3,6 +3,9 @@
 mod banner;
 mod check;
 mod lines;
+mod reload;
+mod systemd;
+mod watch;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -20,6 +23,8 @@ use tokio::sync::Mutex;
 use crate::config;
 use crate::flags::ServeFlags;
 use crate::serve::lines::LineWriter;
+use crate::serve::reload::Reload;
+use crate::serve::systemd::Notifier;
 
 /// How long the end waits for file look-ups that hang on a dead disk.
 const STUCK_THREADS_GRACE: Duration = Duration::from_secs(1);
@@ -38,7 +43,7 @@ pub(crate) fn run(line: &[OsString]) -> anyhow::Result<()> {
     }
     let runtime = runtime(&config.flags).context("cannot start the event loop")?;
     let lines = if config.flags.quiet { None } else { Some(LineWriter::start()?) };
-    let totals = runtime.block_on(serve(&config, lines.as_ref()));
+    let totals = runtime.block_on(serve(line, config, lines.as_ref()));
     runtime.shutdown_timeout(STUCK_THREADS_GRACE);
     let lost = lines.map_or(0, LineWriter::finish);
     print_totals(&totals?, lost).context("cannot print the totals")
@@ -55,7 +60,12 @@ fn runtime(flags: &ServeFlags) -> io::Result<Runtime> {
     }
 }
 
-async fn serve(config: &config::Config, lines: Option<&LineWriter>) -> anyhow::Result<Totals> {
+async fn serve(
+    line: &[OsString],
+    config: config::Config,
+    lines: Option<&LineWriter>,
+) -> anyhow::Result<Totals> {
+    let notifier = Arc::new(Notifier::connect());
     let signals = Mutex::new(StopSignals::catch().context("cannot catch signals")?);
     let observer: Observer = match lines.map(LineWriter::sender) {
         None => Arc::new(|_| ()),
@@ -65,8 +75,15 @@ async fn serve(config: &config::Config, lines: Option<&LineWriter>) -> anyhow::R
     let sites = config.mounts.clone();
     let asked = Config { listen: flags.listen.clone(), routes: flags.route, sites };
     let server = Server::bind(asked, observer).await.map_err(with_way_out)?;
-    banner::print(config, &server.addresses()?).context("cannot print the start lines")?;
-    let stop = async { signals.lock().await.next().await };
+    banner::print(&config, &server.addresses()?).context("cannot print the start lines")?;
+    let reload = Reload::new(line, config, server.reloader(), Arc::clone(&notifier));
+    let reloading = tokio::spawn(reload.context("cannot catch SIGHUP")?.forever());
+    notifier.ready();
+    let stop = async {
+        signals.lock().await.next().await;
+        reloading.abort();
+        notifier.stopping();
+    };
     let cut = async { signals.lock().await.next().await };
     Ok(server.run(stop, cut).await)
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -13,12 +14,13 @@ use http::{Method, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use pagewire_engine::{Ledger, Meter, Outcome, RouteChoice, Tally, pacing};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::body::FileBody;
 use crate::connection::{Answer, UnderWay, connection};
 use crate::error::StartError;
+use crate::reload::{Doors, Order, Reloader};
 use crate::sites::{Mount, Sites};
 
 /// How long accepting pauses when the process or the system is out of descriptors or memory:
@@ -93,8 +95,11 @@ pub struct Totals {
 
 /// A server that listens and has not begun to accept.
 pub struct Server {
-    listeners: Vec<TcpListener>,
+    /// With the addresses that were asked for.
+    listeners: Vec<(SocketAddr, TcpListener)>,
     shared: Arc<Shared>,
+    reloader: Reloader,
+    orders: mpsc::Receiver<Order>,
 }
 
 /// What every connection shares.
@@ -120,15 +125,7 @@ impl Server {
         let sites = ArcSwap::from_pointee(Sites::open(&sites)?);
         let mut listeners = Vec::with_capacity(listen.len());
         for address in listen {
-            let listener = TcpListener::bind(address).await;
-            let listener = listener.map_err(|source| StartError::Listen { address, source })?;
-            if let Err(error) = pacing::spare_loopback(&listener, address.ip()) {
-                tracing::debug!(%address, %error, "connections are paced as the host chose");
-            }
-            if let Err(error) = pacing::bound_unsent(&listener) {
-                tracing::debug!(%address, %error, "what connections hold unsent is not bounded");
-            }
-            listeners.push(listener);
+            listeners.push((address, bind(address).await?));
         }
         let shared = Shared {
             sites,
@@ -139,7 +136,14 @@ impl Server {
             aborted: AtomicU64::new(0),
             observer,
         };
-        Ok(Self { listeners, shared: Arc::new(shared) })
+        let (reloader, orders) = Reloader::new();
+        Ok(Self { listeners, shared: Arc::new(shared), reloader, orders })
+    }
+
+    /// What changes its configuration while it runs.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
     }
 
     #[cfg(test)]
@@ -153,29 +157,36 @@ impl Server {
     ///
     /// Those of getsockname(2).
     pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
-        self.listeners.iter().map(TcpListener::local_addr).collect()
+        self.listeners.iter().map(|(_, listener)| listener.local_addr()).collect()
     }
 
     /// Serves until `stop` is ready, then accepts nothing more and lets running responses
     /// finish; idle connections are closed at once. When `cut` is ready, running ones are too.
     pub async fn run(
-        self,
+        mut self,
         stop: impl Future<Output = ()>,
         cut: impl Future<Output = ()>,
     ) -> Totals {
-        let (phase, _) = watch::channel(Phase::Serving);
-        let mut listening = JoinSet::new();
-        for listener in self.listeners {
-            listening.spawn(listen(listener, Arc::clone(&self.shared), phase.subscribe()));
+        let mut doors = Doors::new(Arc::clone(&self.shared));
+        for (asked, listener) in self.listeners {
+            doors.open(asked, listener);
         }
-        stop.await;
-        phase.send_replace(Phase::Stopping);
-        tokio::select! {
-            () = cut => {
-                phase.send_replace(Phase::Cut);
-                while listening.join_next().await.is_some() {}
+        let mut stop = pin!(stop);
+        loop {
+            tokio::select! {
+                () = &mut stop => break,
+                Some(order) = self.orders.recv() => doors.obey(order).await,
             }
-            () = async { while listening.join_next().await.is_some() {} } => {}
+        }
+        drop(self.orders);
+        doors.all_reach(Phase::Stopping);
+        let is_cut = tokio::select! {
+            () = cut => true,
+            () = doors.ended() => false,
+        };
+        if is_cut {
+            doors.all_reach(Phase::Cut);
+            doors.ended().await;
         }
         self.shared.totals()
     }
@@ -202,8 +213,24 @@ pub(crate) async fn reached(phase: &mut watch::Receiver<Phase>, goal: Phase) {
     }
 }
 
+pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.map_err(|source| StartError::Listen { address, source })?;
+    if let Err(error) = pacing::spare_loopback(&listener, address.ip()) {
+        tracing::debug!(%address, %error, "connections are paced as the host chose");
+    }
+    if let Err(error) = pacing::bound_unsent(&listener) {
+        tracing::debug!(%address, %error, "what connections hold unsent is not bounded");
+    }
+    Ok(listener)
+}
+
 /// Accepts from one listener, and owns its connections to the end.
-async fn listen(listener: TcpListener, shared: Arc<Shared>, mut phase: watch::Receiver<Phase>) {
+pub(crate) async fn listen(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    mut phase: watch::Receiver<Phase>,
+) {
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -249,6 +276,11 @@ impl Shared {
             let response = sites.answer(&request, started).await;
             asked.announced(&shared, request, response)
         }))
+    }
+
+    /// From the next request on.
+    pub(crate) fn serve_instead(&self, sites: Sites) {
+        self.sites.store(Arc::new(sites));
     }
 
     fn settled(&self, exchange: &Exchange) {
