@@ -4,13 +4,16 @@
 mod archives;
 mod cli;
 mod cold;
+mod config;
 mod doctor;
 mod downloads;
 mod faults;
 mod idle;
 mod lab;
 mod listing;
+mod paper;
 mod proof;
+mod reload;
 mod site;
 mod stuck;
 mod support;

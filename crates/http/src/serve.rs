@@ -3,14 +3,16 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use arc_swap::{ArcSwap, Guard};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use pagewire_engine::{Ledger, Meter, Outcome, RouteChoice, Tally};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::body::FileBody;
@@ -18,8 +20,9 @@ use crate::connection::{Answer, UnderWay, connection};
 use crate::cors::CorsOrigin;
 use crate::error::StartError;
 use crate::listen::{Accepted, Listen, ListenAddress, Listener, PeerAddress};
+use crate::reload::{Doors, Order, Reloader};
 use crate::rules::{CacheRule, HeaderRule};
-use crate::service::FileService;
+use crate::sites::{Mount, Sites};
 
 /// How long accepting pauses when the process or the system is out of descriptors or memory:
 /// long enough not to spin, short enough not to be felt when a connection ends.
@@ -33,7 +36,7 @@ pub struct Config {
     /// The routes that bodies may take.
     pub routes: RouteChoice,
     /// What is served there.
-    pub site: SiteConfig,
+    pub sites: Vec<Mount>,
 }
 
 /// What is served, and how.
@@ -119,13 +122,17 @@ pub struct Totals {
 
 /// A server that listens and has not begun to accept.
 pub struct Server {
-    listeners: Vec<Listener>,
+    /// With the addresses that were asked for.
+    listeners: Vec<(ListenAddress, Listener)>,
     shared: Arc<Shared>,
+    reloader: Reloader,
+    orders: mpsc::Receiver<Order>,
 }
 
 /// What every connection shares.
 pub(crate) struct Shared {
-    files: FileService,
+    /// Swapped as a whole when the configuration changes: requests under way keep theirs.
+    sites: ArcSwap<Sites>,
     pub(crate) routes: RouteChoice,
     pub(crate) meter: Arc<Meter>,
     connections: AtomicU64,
@@ -141,13 +148,14 @@ impl Server {
     ///
     /// [`StartError`], which names the directory or the address.
     pub async fn bind(config: Config, observer: Observer) -> Result<Self, StartError> {
-        let Config { listen, routes, site } = config;
-        let files = FileService::open(&site)?;
-        let addresses: Vec<_> = listen.into_iter().map(|listen| listen.address).collect();
-        let listeners = addresses.iter().map(|address| Listener::bind(address, &addresses));
-        let listeners = listeners.collect::<Result<_, _>>()?;
+        let Config { listen, routes, sites } = config;
+        let sites = ArcSwap::from_pointee(Sites::open(&sites)?);
+        let all: Vec<_> = listen.into_iter().map(|listen| listen.address).collect();
+        let listeners =
+            all.iter().map(|address| Ok((address.clone(), Listener::bind(address, &all)?)));
+        let listeners = listeners.collect::<Result<_, StartError>>()?;
         let shared = Shared {
-            files,
+            sites,
             routes,
             meter: Arc::new(Meter::new()),
             connections: AtomicU64::new(0),
@@ -155,7 +163,14 @@ impl Server {
             aborted: AtomicU64::new(0),
             observer,
         };
-        Ok(Self { listeners, shared: Arc::new(shared) })
+        let (reloader, orders) = Reloader::new();
+        Ok(Self { listeners, shared: Arc::new(shared), reloader, orders })
+    }
+
+    /// What changes its configuration while it runs.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
     }
 
     #[cfg(test)]
@@ -169,29 +184,36 @@ impl Server {
     ///
     /// Those of getsockname(2).
     pub fn addresses(&self) -> io::Result<Vec<ListenAddress>> {
-        self.listeners.iter().map(Listener::address).collect()
+        self.listeners.iter().map(|(_, listener)| listener.address()).collect()
     }
 
     /// Serves until `stop` is ready, then accepts nothing more and lets running responses
     /// finish; idle connections are closed at once. When `cut` is ready, running ones are too.
     pub async fn run(
-        self,
+        mut self,
         stop: impl Future<Output = ()>,
         cut: impl Future<Output = ()>,
     ) -> Totals {
-        let (phase, _) = watch::channel(Phase::Serving);
-        let mut listening = JoinSet::new();
-        for listener in self.listeners {
-            listening.spawn(listen(listener, Arc::clone(&self.shared), phase.subscribe()));
+        let mut doors = Doors::new(Arc::clone(&self.shared));
+        for (asked, listener) in self.listeners {
+            doors.open(asked, listener);
         }
-        stop.await;
-        phase.send_replace(Phase::Stopping);
-        tokio::select! {
-            () = cut => {
-                phase.send_replace(Phase::Cut);
-                while listening.join_next().await.is_some() {}
+        let mut stop = pin!(stop);
+        loop {
+            tokio::select! {
+                () = &mut stop => break,
+                Some(order) = self.orders.recv() => doors.obey(order).await,
             }
-            () = async { while listening.join_next().await.is_some() {} } => {}
+        }
+        drop(self.orders);
+        doors.all_reach(Phase::Stopping);
+        let is_cut = tokio::select! {
+            () = cut => true,
+            () = doors.ended() => false,
+        };
+        if is_cut {
+            doors.all_reach(Phase::Cut);
+            doors.ended().await;
         }
         self.shared.totals()
     }
@@ -219,7 +241,11 @@ pub(crate) async fn reached(phase: &mut watch::Receiver<Phase>, goal: Phase) {
 }
 
 /// Accepts from one listener, and owns its connections to the end.
-async fn listen(listener: Listener, shared: Arc<Shared>, mut phase: watch::Receiver<Phase>) {
+pub(crate) async fn listen(
+    listener: Listener,
+    shared: Arc<Shared>,
+    mut phase: watch::Receiver<Phase>,
+) {
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -264,14 +290,20 @@ impl Shared {
     ) -> Answer {
         let (at, started) = (SystemTime::now(), Instant::now());
         let asked = Asked { at, started, peer, ledger: ledger.clone(), under_way };
-        if let Some(response) = self.files.answer_now(&request, started) {
+        let sites = self.sites.load();
+        if let Some(response) = sites.answer_now(&request, started) {
             return Answer::Now(Some(asked.announced(self, request, response)));
         }
-        let shared = Arc::clone(self);
+        let (shared, sites) = (Arc::clone(self), Guard::into_inner(sites));
         Answer::Later(Box::pin(async move {
-            let response = shared.files.answer(&request, started).await;
+            let response = sites.answer(&request, started).await;
             asked.announced(&shared, request, response)
         }))
+    }
+
+    /// From the next request on.
+    pub(crate) fn serve_instead(&self, sites: Sites) {
+        self.sites.store(Arc::new(sites));
     }
 
     fn settled(&self, exchange: &Exchange) {
