@@ -1,10 +1,10 @@
 //! Flags of `pagewire serve`.
 
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 
 use clap::Args;
 use pagewire_engine::RouteChoice;
+use pagewire_http::{Listen, ListenAddress};
 
 use crate::flags::SiteFlags;
 
@@ -18,9 +18,12 @@ pub(crate) struct ServeFlags {
     #[command(flatten)]
     pub(crate) site: SiteFlags,
 
-    /// Address and port to listen on; may be given more than once, port 0 takes a free one
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
-    pub(crate) listen: Vec<SocketAddr>,
+    /// Address to listen on: IP:PORT or unix:/PATH; may be given more than once
+    ///
+    /// Port 0 takes a free one; [::] is IPv4 too. A Unix socket gets the permission bits of the
+    /// umask, or those that are given behind it, as in unix:/run/pagewire.sock:660.
+    #[arg(long, value_name = "ADDR", value_delimiter = ',', default_value = "127.0.0.1:8080")]
+    pub(crate) listen: Vec<ListenAddress>,
 
     /// Route that bytes take from file to socket
     ///
@@ -44,4 +47,10 @@ pub(crate) struct ServeFlags {
     /// Print no line after each response
     #[arg(long)]
     pub(crate) quiet: bool,
+}
+
+impl ServeFlags {
+    pub(crate) fn listeners(&self) -> Vec<Listen> {
+        self.listen.iter().cloned().map(Listen::plain).collect()
+    }
 }

@@ -1,6 +1,6 @@
 //! Flags of `pagewire serve` that say what is served, and how.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use pagewire_http::{CacheRule, CorsOrigin, HeaderRule, SiteConfig};
@@ -9,7 +9,7 @@ use pagewire_http::{CacheRule, CorsOrigin, HeaderRule, SiteConfig};
 pub(crate) struct SiteFlags {
     /// The directory to serve
     #[arg(value_name = "DIR")]
-    pub(crate) directory: PathBuf,
+    pub(crate) root: Option<PathBuf>,
 
     /// Answer 404 for directories without an index.html, instead of a page that lists them
     #[arg(long)]
@@ -60,8 +60,9 @@ pub(crate) struct SiteFlags {
 }
 
 impl SiteFlags {
-    pub(crate) fn config(&self) -> SiteConfig {
-        let Self { directory, no_listing, hidden, no_precompressed, .. } = self;
+    /// Of this `directory`, which need not be the root that the flags name.
+    pub(crate) fn config(&self, directory: &Path) -> SiteConfig {
+        let Self { root: _, no_listing, hidden, no_precompressed, .. } = self;
         SiteConfig {
             listing: !no_listing,
             hidden: *hidden,

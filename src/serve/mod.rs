@@ -1,8 +1,13 @@
 //! `pagewire serve`: runs the server of pagewire-http, and tells a person what it does.
 
 mod banner;
+mod check;
 mod lines;
+mod reload;
+mod systemd;
+mod watch;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -10,24 +15,36 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use pagewire_engine::Route;
-use pagewire_http::{Config, Observer, Server, StartError, Totals, raise_descriptor_limit};
+use pagewire_http::raise_descriptor_limit;
+use pagewire_http::{Config, ListenAddress, Observer, Server, StartError, Totals};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Mutex;
 
+use crate::config;
 use crate::flags::ServeFlags;
 use crate::serve::lines::LineWriter;
+use crate::serve::reload::Reload;
+use crate::serve::systemd::Notifier;
 
 /// How long the end waits for file look-ups that hang on a dead disk.
 const STUCK_THREADS_GRACE: Duration = Duration::from_secs(1);
 
-pub(crate) fn run(flags: &ServeFlags) -> anyhow::Result<()> {
+pub(crate) fn run(line: &[OsString]) -> anyhow::Result<()> {
+    let config = config::Config::load(line)?;
+    if config.file_flags.show_config {
+        let mut out = io::stdout().lock();
+        return write!(out, "{}", config.to_toml()).context("cannot print the configuration");
+    }
+    if config.file_flags.check {
+        return check::run(&config);
+    }
     if let Err(error) = raise_descriptor_limit() {
         eprintln!("pagewire: the limit of open descriptors stays as it is: {error}");
     }
-    let runtime = runtime(flags).context("cannot start the event loop")?;
-    let lines = if flags.quiet { None } else { Some(LineWriter::start()?) };
-    let totals = runtime.block_on(serve(flags, lines.as_ref()));
+    let runtime = runtime(&config.flags).context("cannot start the event loop")?;
+    let lines = if config.flags.quiet { None } else { Some(LineWriter::start()?) };
+    let totals = runtime.block_on(serve(line, config, lines.as_ref()));
     runtime.shutdown_timeout(STUCK_THREADS_GRACE);
     let lost = lines.map_or(0, LineWriter::finish);
     print_totals(&totals?, lost).context("cannot print the totals")
@@ -44,17 +61,30 @@ fn runtime(flags: &ServeFlags) -> io::Result<Runtime> {
     }
 }
 
-async fn serve(flags: &ServeFlags, lines: Option<&LineWriter>) -> anyhow::Result<Totals> {
+async fn serve(
+    line: &[OsString],
+    config: config::Config,
+    lines: Option<&LineWriter>,
+) -> anyhow::Result<Totals> {
+    let notifier = Arc::new(Notifier::connect());
     let signals = Mutex::new(StopSignals::catch().context("cannot catch signals")?);
     let observer: Observer = match lines.map(LineWriter::sender) {
         None => Arc::new(|_| ()),
         Some(sender) => Arc::new(move |exchange| sender.send(lines::line(exchange))),
     };
-    let config =
-        Config { listen: flags.listen.clone(), routes: flags.route, site: flags.site.config() };
-    let server = Server::bind(config, observer).await.map_err(with_way_out)?;
-    banner::print(flags, &server.addresses()?).context("cannot print the start lines")?;
-    let stop = async { signals.lock().await.next().await };
+    let flags = &config.flags;
+    let sites = config.mounts.clone();
+    let asked = Config { listen: flags.listeners(), routes: flags.route, sites };
+    let server = Server::bind(asked, observer).await.map_err(with_way_out)?;
+    banner::print(&config, &server.addresses()?).context("cannot print the start lines")?;
+    let reload = Reload::new(line, config, server.reloader(), Arc::clone(&notifier));
+    let reloading = tokio::spawn(reload.context("cannot catch SIGHUP")?.forever());
+    notifier.ready();
+    let stop = async {
+        signals.lock().await.next().await;
+        reloading.abort();
+        notifier.stopping();
+    };
     let cut = async { signals.lock().await.next().await };
     Ok(server.run(stop, cut).await)
 }
@@ -82,7 +112,8 @@ impl StopSignals {
 
 /// Adds what to do about an error at start.
 fn with_way_out(error: StartError) -> anyhow::Error {
-    use io::ErrorKind::{AddrInUse, AddrNotAvailable, NotADirectory, NotFound, PermissionDenied};
+    use io::ErrorKind::{AddrInUse, AddrNotAvailable, AlreadyExists};
+    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
     let kind = std::error::Error::source(&error)
         .and_then(|source| source.downcast_ref())
         .map(io::Error::kind);
@@ -96,6 +127,14 @@ fn with_way_out(error: StartError) -> anyhow::Error {
         }
         (StartError::Listen { .. }, Some(AddrNotAvailable)) => {
             "no interface of this host has that address"
+        }
+        (StartError::Listen { address: ListenAddress::Unix { .. }, .. }, Some(kind)) => {
+            match kind {
+                AlreadyExists | AddrInUse => "name another path, or end who listens there",
+                NotFound => "make the directory that it is to lie in",
+                PermissionDenied => "this user may not write there",
+                _ => return error.into(),
+            }
         }
         (StartError::Listen { .. }, Some(PermissionDenied)) => {
             "ports below 1024 need privilege: choose a higher one with --listen"

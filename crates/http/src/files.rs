@@ -127,10 +127,16 @@ pub(crate) enum Entry {
 }
 
 impl Files {
-    pub(crate) fn open(directory: &Path, codings: Codings, rules: Rules) -> io::Result<Self> {
+    /// One of so many `sharers` of what may be kept open.
+    pub(crate) fn open(
+        directory: &Path,
+        codings: Codings,
+        rules: Rules,
+        sharers: usize,
+    ) -> io::Result<Self> {
         let root = Root::open(directory)?;
         let elsewhere = Arc::new(Semaphore::new(ELSEWHERE_MAX));
-        let descriptors = open_files_max();
+        let descriptors = (open_files_max() / sharers.max(1)).max(1);
         let open = Cache::with_weighter(descriptors, descriptors as u64, Descriptors);
         Ok(Self { root, open, codings, rules, elsewhere, started: Instant::now() })
     }
@@ -325,7 +331,7 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             fs::write(directory.path().join("file"), "first").unwrap();
             let codings = Codings::default().with(Coding::Gzip).with(Coding::Brotli);
-            let files = Files::open(directory.path(), codings, Rules::default()).unwrap();
+            let files = Files::open(directory.path(), codings, Rules::default(), 1).unwrap();
             Self { directory, files, start: Instant::now() }
         }
 

@@ -62,10 +62,12 @@ mod files;
 #[doc(hidden)]
 pub mod fuzzing;
 mod limits;
+mod listen;
 mod listing;
 mod offer;
 mod partial;
 mod range;
+mod reload;
 mod resolve;
 mod respond;
 mod rules;
@@ -76,18 +78,22 @@ mod serve_dir;
 mod serve_file;
 mod service;
 mod site;
+mod sites;
 mod wires;
 
 #[cfg(feature = "axum")]
 pub use crate::axum::Peer;
 pub use body::FileBody;
 pub use cors::{CorsOrigin, OriginError};
-pub use error::{RequestError, StartError};
+pub use error::{PlaceError, RequestError, StartError};
 pub use limits::raise_descriptor_limit;
+pub use listen::{Listen, ListenAddress, ListenAddressError, PeerAddress};
+pub use reload::{Relistened, Reloader};
 pub use rules::{CacheRule, HeaderRule, RuleError};
 pub use send_file::SendFile;
 pub use serve::{Config, Exchange, Observer, Server, SiteConfig, Totals};
 pub use serve_body::ServeBody;
 pub use serve_dir::{NoFallback, ServeDir};
 pub use serve_file::ServeFile;
+pub use sites::{HostPattern, Mount, PathPrefix, check_sites};
 pub use wires::{Wires, wrap};

@@ -82,8 +82,12 @@ impl TargetPath {
     /// The same target as a directory's, to redirect to. Starts with one slash and never with
     /// two, which a browser would take for another host.
     pub(crate) fn with_slash(&self) -> String {
-        let names = self.names.split(|byte| *byte == b'/');
-        format!("/{}/", names.map(encoded).collect::<Vec<_>>().join("/"))
+        let mut slashed = "/".to_owned();
+        for name in self.names() {
+            slashed += &encoded(name);
+            slashed.push('/');
+        }
+        slashed
     }
 
     /// The target of the file that this one stands for: its index, where it is a directory's.
@@ -117,6 +121,23 @@ impl TargetPath {
         }
         names.extend_from_slice(name);
         Self { names, directory: false }
+    }
+
+    pub(crate) fn root() -> Self {
+        Self { names: Vec::new(), directory: true }
+    }
+
+    /// What is left of it below a `prefix` of whole names, if it begins with that.
+    pub(crate) fn below(self, prefix: &Self) -> Option<Self> {
+        if prefix.names.is_empty() {
+            return Some(self);
+        }
+        let Self { names, directory } = self;
+        match names.strip_prefix(prefix.names.as_slice())? {
+            [] => Some(Self { names: Vec::new(), directory }),
+            [b'/', rest @ ..] => Some(Self { names: rest.into(), directory }),
+            _ => None,
+        }
     }
 
     /// Its names, from the root on.
@@ -408,6 +429,7 @@ mod tests {
             ("//evil.example", "/evil.example/"),
             ("/%2f/evil.example", "/evil.example/"),
             ("/\\evil.example", "/%5Cevil.example/"),
+            ("/", "/"),
             ("/a b/c%0d%0aSet-Cookie:x", "/a%20b/c%0D%0ASet%2DCookie%3Ax/"),
         ] {
             let location = location.replace("%2D", "-");

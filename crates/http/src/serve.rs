@@ -2,25 +2,27 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use http::{Method, Request, Response, StatusCode, Uri};
+use arc_swap::{ArcSwap, Guard};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
-use pagewire_engine::{Ledger, Meter, Outcome, RouteChoice, Tally, pacing};
-use tokio::net::TcpListener;
-use tokio::sync::watch;
+use pagewire_engine::{Ledger, Meter, Outcome, RouteChoice, Tally};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::body::FileBody;
 use crate::connection::{Answer, UnderWay, connection};
 use crate::cors::CorsOrigin;
 use crate::error::StartError;
+use crate::listen::{Accepted, Listen, ListenAddress, Listener, PeerAddress};
+use crate::reload::{Doors, Order, Reloader};
 use crate::rules::{CacheRule, HeaderRule};
-use crate::service::FileService;
+use crate::sites::{Mount, Sites};
 
 /// How long accepting pauses when the process or the system is out of descriptors or memory:
 /// long enough not to spin, short enough not to be felt when a connection ends.
@@ -29,12 +31,12 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 /// What a server is to do.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The addresses to listen on. Port 0 takes any that is free.
-    pub listen: Vec<SocketAddr>,
+    /// Where to listen.
+    pub listen: Vec<Listen>,
     /// The routes that bodies may take.
     pub routes: RouteChoice,
     /// What is served there.
-    pub site: SiteConfig,
+    pub sites: Vec<Mount>,
 }
 
 /// What is served, and how.
@@ -88,7 +90,9 @@ pub struct Exchange {
     /// When the request's head was complete.
     pub at: SystemTime,
     /// Who asked.
-    pub peer: SocketAddr,
+    pub peer: PeerAddress,
+    /// The version of HTTP that was spoken.
+    pub version: Version,
     /// The request's method.
     pub method: Method,
     /// The request's target.
@@ -118,13 +122,17 @@ pub struct Totals {
 
 /// A server that listens and has not begun to accept.
 pub struct Server {
-    listeners: Vec<TcpListener>,
+    /// With the addresses that were asked for.
+    listeners: Vec<(ListenAddress, Listener)>,
     shared: Arc<Shared>,
+    reloader: Reloader,
+    orders: mpsc::Receiver<Order>,
 }
 
 /// What every connection shares.
 pub(crate) struct Shared {
-    files: FileService,
+    /// Swapped as a whole when the configuration changes: requests under way keep theirs.
+    sites: ArcSwap<Sites>,
     pub(crate) routes: RouteChoice,
     pub(crate) meter: Arc<Meter>,
     connections: AtomicU64,
@@ -140,22 +148,14 @@ impl Server {
     ///
     /// [`StartError`], which names the directory or the address.
     pub async fn bind(config: Config, observer: Observer) -> Result<Self, StartError> {
-        let Config { listen, routes, site } = config;
-        let files = FileService::open(&site)?;
-        let mut listeners = Vec::with_capacity(listen.len());
-        for address in listen {
-            let listener = TcpListener::bind(address).await;
-            let listener = listener.map_err(|source| StartError::Listen { address, source })?;
-            if let Err(error) = pacing::spare_loopback(&listener, address.ip()) {
-                tracing::debug!(%address, %error, "connections are paced as the host chose");
-            }
-            if let Err(error) = pacing::bound_unsent(&listener) {
-                tracing::debug!(%address, %error, "what connections hold unsent is not bounded");
-            }
-            listeners.push(listener);
-        }
+        let Config { listen, routes, sites } = config;
+        let sites = ArcSwap::from_pointee(Sites::open(&sites)?);
+        let all: Vec<_> = listen.into_iter().map(|listen| listen.address).collect();
+        let listeners =
+            all.iter().map(|address| Ok((address.clone(), Listener::bind(address, &all)?)));
+        let listeners = listeners.collect::<Result<_, StartError>>()?;
         let shared = Shared {
-            files,
+            sites,
             routes,
             meter: Arc::new(Meter::new()),
             connections: AtomicU64::new(0),
@@ -163,7 +163,14 @@ impl Server {
             aborted: AtomicU64::new(0),
             observer,
         };
-        Ok(Self { listeners, shared: Arc::new(shared) })
+        let (reloader, orders) = Reloader::new();
+        Ok(Self { listeners, shared: Arc::new(shared), reloader, orders })
+    }
+
+    /// What changes its configuration while it runs.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
     }
 
     #[cfg(test)]
@@ -176,30 +183,37 @@ impl Server {
     /// # Errors
     ///
     /// Those of getsockname(2).
-    pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
-        self.listeners.iter().map(TcpListener::local_addr).collect()
+    pub fn addresses(&self) -> io::Result<Vec<ListenAddress>> {
+        self.listeners.iter().map(|(_, listener)| listener.address()).collect()
     }
 
     /// Serves until `stop` is ready, then accepts nothing more and lets running responses
     /// finish; idle connections are closed at once. When `cut` is ready, running ones are too.
     pub async fn run(
-        self,
+        mut self,
         stop: impl Future<Output = ()>,
         cut: impl Future<Output = ()>,
     ) -> Totals {
-        let (phase, _) = watch::channel(Phase::Serving);
-        let mut listening = JoinSet::new();
-        for listener in self.listeners {
-            listening.spawn(listen(listener, Arc::clone(&self.shared), phase.subscribe()));
+        let mut doors = Doors::new(Arc::clone(&self.shared));
+        for (asked, listener) in self.listeners {
+            doors.open(asked, listener);
         }
-        stop.await;
-        phase.send_replace(Phase::Stopping);
-        tokio::select! {
-            () = cut => {
-                phase.send_replace(Phase::Cut);
-                while listening.join_next().await.is_some() {}
+        let mut stop = pin!(stop);
+        loop {
+            tokio::select! {
+                () = &mut stop => break,
+                Some(order) = self.orders.recv() => doors.obey(order).await,
             }
-            () = async { while listening.join_next().await.is_some() {} } => {}
+        }
+        drop(self.orders);
+        doors.all_reach(Phase::Stopping);
+        let is_cut = tokio::select! {
+            () = cut => true,
+            () = doors.ended() => false,
+        };
+        if is_cut {
+            doors.all_reach(Phase::Cut);
+            doors.ended().await;
         }
         self.shared.totals()
     }
@@ -227,7 +241,11 @@ pub(crate) async fn reached(phase: &mut watch::Receiver<Phase>, goal: Phase) {
 }
 
 /// Accepts from one listener, and owns its connections to the end.
-async fn listen(listener: TcpListener, shared: Arc<Shared>, mut phase: watch::Receiver<Phase>) {
+pub(crate) async fn listen(
+    listener: Listener,
+    shared: Arc<Shared>,
+    mut phase: watch::Receiver<Phase>,
+) {
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -238,7 +256,15 @@ async fn listen(listener: TcpListener, shared: Arc<Shared>, mut phase: watch::Re
         match accepted {
             Ok((stream, peer)) => {
                 shared.connections.fetch_add(1, Ordering::Relaxed);
-                connections.spawn(connection(stream, peer, Arc::clone(&shared), phase.clone()));
+                let (shared, phase) = (Arc::clone(&shared), phase.clone());
+                match stream {
+                    Accepted::Tcp(stream) => {
+                        connections.spawn(connection(stream, peer, shared, phase))
+                    }
+                    Accepted::Unix(stream) => {
+                        connections.spawn(connection(stream, peer, shared, phase))
+                    }
+                };
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept");
@@ -258,20 +284,26 @@ impl Shared {
     pub(crate) fn answer(
         self: &Arc<Self>,
         request: Request<Incoming>,
-        peer: SocketAddr,
+        peer: PeerAddress,
         ledger: &Ledger,
         under_way: UnderWay,
     ) -> Answer {
         let (at, started) = (SystemTime::now(), Instant::now());
         let asked = Asked { at, started, peer, ledger: ledger.clone(), under_way };
-        if let Some(response) = self.files.answer_now(&request, started) {
+        let sites = self.sites.load();
+        if let Some(response) = sites.answer_now(&request, started) {
             return Answer::Now(Some(asked.announced(self, request, response)));
         }
-        let shared = Arc::clone(self);
+        let (shared, sites) = (Arc::clone(self), Guard::into_inner(sites));
         Answer::Later(Box::pin(async move {
-            let response = shared.files.answer(&request, started).await;
+            let response = sites.answer(&request, started).await;
             asked.announced(&shared, request, response)
         }))
+    }
+
+    /// From the next request on.
+    pub(crate) fn serve_instead(&self, sites: Sites) {
+        self.sites.store(Arc::new(sites));
     }
 
     fn settled(&self, exchange: &Exchange) {
@@ -296,7 +328,7 @@ impl Shared {
 struct Asked {
     at: SystemTime,
     started: Instant,
-    peer: SocketAddr,
+    peer: PeerAddress,
     ledger: Ledger,
     under_way: UnderWay,
 }
@@ -313,10 +345,10 @@ impl Asked {
         let due = response.body().bytes_left();
         let status = response.status();
         let (head, _) = request.into_parts();
-        let (method, target) = (head.method, head.uri);
+        let (version, method, target) = (head.version, head.method, head.uri);
         let shared = Arc::clone(shared);
         let delivery = ledger.open(due, started, move |body| {
-            shared.settled(&Exchange { at, peer, method, target, status, body });
+            shared.settled(&Exchange { at, peer, version, method, target, status, body });
             drop(under_way);
         });
         response.map(|body| body.announced_to(delivery))

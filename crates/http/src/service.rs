@@ -21,6 +21,7 @@ use crate::resolve::{self, TargetPath};
 use crate::respond::{redirect, refusal, respond, whole_file};
 use crate::rules::Rules;
 use crate::serve::SiteConfig;
+use crate::sites::PathPrefix;
 
 /// The files below one directory, as answers to requests.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub(crate) struct FileService {
     cors: Cors,
     fallback: Fallback,
     digests: Digests,
+    /// What targets begin with, which is no part of the names below the directory.
+    prefix: PathPrefix,
     /// What answers for directories without an index.html.
     listing: Option<Listing>,
     /// What packs folders, where they are listed.
@@ -40,25 +43,34 @@ pub(crate) struct FileService {
 }
 
 impl FileService {
-    pub(crate) fn open(config: &SiteConfig) -> Result<Self, StartError> {
+    /// One of so many `sites`, which share what may be kept open.
+    pub(crate) fn open(
+        config: &SiteConfig,
+        at: &PathPrefix,
+        sites: usize,
+    ) -> Result<Self, StartError> {
         let SiteConfig { directory, listing, hidden, precompressed, .. } = config;
         let (listing, hidden) = (*listing, *hidden);
         let cors = Cors::new(&config.cors);
         let mut rules = Rules::new(&config.cache_control, &config.headers);
         cors.add_to(&mut rules);
         let codings = if *precompressed { Codings::of_today() } else { Codings::default() };
-        let files = Files::open(directory, codings, rules)
+        let files = Files::open(directory, codings, rules, sites)
             .map_err(|source| StartError::Root { path: directory.clone(), source })?;
         let page = |path: &Option<PathBuf>| {
             path.as_deref().map(|page| page_at(&files, directory, page)).transpose()
         };
         let fallback = Fallback::new(page(&config.application)?, page(&config.not_found)?);
-        let name = name_of(directory);
+        let name = match at.target().names().next_back() {
+            Some(name) => name.into(),
+            None => name_of(directory),
+        };
         let root = || files.root().clone();
         let archives = listing.then(|| Archives::new(root(), name.clone(), hidden));
-        let listing = listing.then(|| Listing::new(root(), &name, hidden));
+        let listing = listing.then(|| Listing::new(root(), &name, &at.encoded(), hidden));
         Ok(Self {
             files,
+            prefix: at.clone(),
             codings,
             cors,
             fallback,
@@ -71,6 +83,16 @@ impl FileService {
 
     fn wants_encoded(&self, headers: &HeaderMap) -> bool {
         !self.codings.is_empty() && !preferred(headers, self.codings).is_empty()
+    }
+
+    /// Whether `target` lies below what this answers for.
+    pub(crate) fn holds(&self, target: &TargetPath) -> bool {
+        target.clone().below(self.prefix.target()).is_some()
+    }
+
+    /// What a request's path means below the directory.
+    fn below(&self, path: &str) -> Result<TargetPath, RequestError> {
+        TargetPath::parse(path)?.below(self.prefix.target()).ok_or(RequestError::Missing)
     }
 
     /// The answer to a request for a folder as an archive; `None` for any other.
@@ -98,7 +120,7 @@ impl FileService {
             return None;
         }
         // Hidden names are never kept where they are not to be served.
-        let target = TargetPath::parse(request.uri().path()).ok()?;
+        let target = self.below(request.uri().path()).ok()?;
         let file = self.files.kept(&target, now)?;
         if !file.has_encoded_known() && self.wants_encoded(headers) {
             return None;
@@ -135,10 +157,10 @@ impl FileService {
     /// What `request` is for, if it may be answered at all.
     fn target<B>(&self, request: &Request<B>) -> Result<TargetPath, RequestError> {
         let target = match *request.method() {
-            Method::GET | Method::HEAD => TargetPath::parse(request.uri().path())?,
+            Method::GET | Method::HEAD => self.below(request.uri().path())?,
             // Of the server as a whole, or of any resource (RFC 9110, section 9.3.7).
             Method::OPTIONS => {
-                return Ok(TargetPath::parse(request.uri().path()).unwrap_or_default());
+                return Ok(self.below(request.uri().path()).unwrap_or_default());
             }
             _ => return Err(RequestError::Method),
         };
@@ -163,7 +185,8 @@ impl FileService {
             (Ok(Entry::File(file)), _) => Ok(Found::File(file)),
             (Ok(Entry::DirectoryWithoutSlash), _) => {
                 let query = request.uri().query().map(|query| format!("?{query}"));
-                let location = target.with_slash() + &query.unwrap_or_default();
+                let (prefix, query) = (self.prefix.encoded(), query.unwrap_or_default());
+                let location = format!("{prefix}{}{query}", target.with_slash());
                 Ok(Found::Page(without_body_for_head(request, redirect(&location))))
             }
             (Err(RequestError::NoIndex), Some(listing)) => {
@@ -255,7 +278,7 @@ enum Found {
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 
-fn error_response<B>(request: &Request<B>, error: &RequestError) -> Response<FileBody> {
+pub(crate) fn error_response<B>(request: &Request<B>, error: &RequestError) -> Response<FileBody> {
     let mut response = without_body_for_head(request, refusal(error));
     if let Some(allow) = response.headers_mut().get_mut(ALLOW) {
         *allow = METHODS;

@@ -49,7 +49,7 @@ impl Site {
             let identity = (stat.st_dev, stat.st_ino);
             let files = match known.filter(|known| known.identity == identity) {
                 Some(known) => known.files,
-                None => Arc::new(Files::open(&path, Codings::default(), Rules::default())?),
+                None => Arc::new(Files::open(&path, Codings::default(), Rules::default(), 1)?),
             };
             Ok(Opened { files, identity, checked: now })
         };
