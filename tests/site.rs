@@ -199,6 +199,30 @@ fn fields_are_added_by_path() {
 }
 
 #[test]
+fn rules_of_a_file_are_those_of_the_command_line() {
+    let (dir, place) = (plain_dir(), plain_dir());
+    fs::write(dir.path().join("index.html"), "page").unwrap();
+    let settings = format!(
+        "root = '{}'\nlisten = '127.0.0.1:0'\nspa = 'index.html'\ncors = ['https://a.example']\n\
+         cache-control = ['*.html=no-cache']\nheader = ['X-A: b', '/index.*=X-B: c']\n",
+        dir.path().display()
+    );
+    let path = place.path().join("pagewire.toml");
+    fs::write(&path, settings).unwrap();
+    let server = Server::spawn(pagewire(&["serve", "--config", path.to_str().unwrap()]));
+    let got = request(&server, "GET /users/7", &["Origin: https://a.example"]);
+    assert_eq!((got.head.status, got.body.as_slice()), (200, &b"page"[..]));
+    for (name, value) in [
+        ("cache-control", "no-cache"),
+        ("x-a", "b"),
+        ("x-b", "c"),
+        ("access-control-allow-origin", "https://a.example"),
+    ] {
+        assert_eq!(got.head.header(name), Some(value), "{}", got.head.text);
+    }
+}
+
+#[test]
 fn rules_that_cannot_be_followed_are_refused_at_start() {
     let dir = plain_dir();
     for (flag, value, says) in [
