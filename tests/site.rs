@@ -336,6 +336,9 @@ fn an_application_answers_for_paths_that_are_not_there() {
         let head = request(&server, &format!("HEAD {target}"), &[field]).head;
         let lens = (head.status, head.content_length());
         assert_eq!(lens, (status, body.len()), "HEAD {target}");
+        let vary = got.head.all("vary");
+        let is_there = target == "/" || target == "/app.js";
+        assert_eq!(vary.ends_with("Accept, Sec-Fetch-Mode"), !is_there, "{target}: {vary}");
     }
     let page = request(&server, "GET /users/7", NOTHING).head;
     assert_eq!(page.all("vary"), "Accept-Encoding, Accept, Sec-Fetch-Mode");
@@ -366,6 +369,7 @@ fn a_page_of_the_sites_own_says_that_there_is_none() {
         assert_eq!((head.status, head.content_length()), (404, body.len()));
         let program = request(server, "GET /none.txt", &["Accept: application/json"]);
         assert_eq!(program.body, b"404 Not Found: no such file\n");
+        assert_eq!(program.head.all("vary"), "Accept");
     }
     assert_eq!(request(&by_itself, "GET /404.html", NOTHING).head.status, 200);
 }
