@@ -7,6 +7,7 @@ mod cold;
 mod doctor;
 mod downloads;
 mod faults;
+mod http2;
 mod idle;
 mod lab;
 mod listing;

@@ -55,6 +55,8 @@ mod devices;
 mod encoding;
 mod error;
 mod files;
+mod framed;
+mod http2;
 mod limits;
 mod listen;
 mod listing;
