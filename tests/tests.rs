@@ -4,6 +4,7 @@
 mod archives;
 mod cli;
 mod cold;
+mod config;
 mod doctor;
 mod downloads;
 mod faults;
@@ -11,7 +12,10 @@ mod http2;
 mod idle;
 mod lab;
 mod listing;
+mod paper;
 mod proof;
+mod reload;
+mod site;
 mod stuck;
 mod support;
 mod syscalls;

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use clap::Args;
 use pagewire_engine::RouteChoice;
-use pagewire_http::ListenAddress;
+use pagewire_http::{Listen, ListenAddress};
 
 use crate::flags::SiteFlags;
 
@@ -22,7 +22,7 @@ pub(crate) struct ServeFlags {
     ///
     /// Port 0 takes a free one; [::] is IPv4 too. A Unix socket gets the permission bits of the
     /// umask, or those that are given behind it, as in unix:/run/pagewire.sock:660.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    #[arg(long, value_name = "ADDR", value_delimiter = ',', default_value = "127.0.0.1:8080")]
     pub(crate) listen: Vec<ListenAddress>,
 
     /// Route that bytes take from file to socket
@@ -47,4 +47,10 @@ pub(crate) struct ServeFlags {
     /// Print no line after each response
     #[arg(long)]
     pub(crate) quiet: bool,
+}
+
+impl ServeFlags {
+    pub(crate) fn listeners(&self) -> Vec<Listen> {
+        self.listen.iter().cloned().map(Listen::plain).collect()
+    }
 }

@@ -1,8 +1,13 @@
 //! `pagewire serve`: runs the server of pagewire-http, and tells a person what it does.
 
 mod banner;
+mod check;
 mod lines;
+mod reload;
+mod systemd;
+mod watch;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -11,24 +16,35 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use pagewire_engine::Route;
 use pagewire_http::raise_descriptor_limit;
-use pagewire_http::{Config, Listen, ListenAddress, Observer, Server, StartError, Totals};
+use pagewire_http::{Config, ListenAddress, Observer, Server, StartError, Totals};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Mutex;
 
+use crate::config;
 use crate::flags::ServeFlags;
 use crate::serve::lines::LineWriter;
+use crate::serve::reload::Reload;
+use crate::serve::systemd::Notifier;
 
 /// How long the end waits for file look-ups that hang on a dead disk.
 const STUCK_THREADS_GRACE: Duration = Duration::from_secs(1);
 
-pub(crate) fn run(flags: &ServeFlags) -> anyhow::Result<()> {
+pub(crate) fn run(line: &[OsString]) -> anyhow::Result<()> {
+    let config = config::Config::load(line)?;
+    if config.file_flags.show_config {
+        let mut out = io::stdout().lock();
+        return write!(out, "{}", config.to_toml()).context("cannot print the configuration");
+    }
+    if config.file_flags.check {
+        return check::run(&config);
+    }
     if let Err(error) = raise_descriptor_limit() {
         eprintln!("pagewire: the limit of open descriptors stays as it is: {error}");
     }
-    let runtime = runtime(flags).context("cannot start the event loop")?;
-    let lines = if flags.quiet { None } else { Some(LineWriter::start()?) };
-    let totals = runtime.block_on(serve(flags, lines.as_ref()));
+    let runtime = runtime(&config.flags).context("cannot start the event loop")?;
+    let lines = if config.flags.quiet { None } else { Some(LineWriter::start()?) };
+    let totals = runtime.block_on(serve(line, config, lines.as_ref()));
     runtime.shutdown_timeout(STUCK_THREADS_GRACE);
     let lost = lines.map_or(0, LineWriter::finish);
     print_totals(&totals?, lost).context("cannot print the totals")
@@ -45,17 +61,30 @@ fn runtime(flags: &ServeFlags) -> io::Result<Runtime> {
     }
 }
 
-async fn serve(flags: &ServeFlags, lines: Option<&LineWriter>) -> anyhow::Result<Totals> {
+async fn serve(
+    line: &[OsString],
+    config: config::Config,
+    lines: Option<&LineWriter>,
+) -> anyhow::Result<Totals> {
+    let notifier = Arc::new(Notifier::connect());
     let signals = Mutex::new(StopSignals::catch().context("cannot catch signals")?);
     let observer: Observer = match lines.map(LineWriter::sender) {
         None => Arc::new(|_| ()),
         Some(sender) => Arc::new(move |exchange| sender.send(lines::line(exchange))),
     };
-    let listen = flags.listen.iter().cloned().map(Listen::plain).collect();
-    let config = Config { listen, routes: flags.route, site: flags.site.config() };
-    let server = Server::bind(config, observer).await.map_err(with_way_out)?;
-    banner::print(flags, &server.addresses()?).context("cannot print the start lines")?;
-    let stop = async { signals.lock().await.next().await };
+    let flags = &config.flags;
+    let sites = config.mounts.clone();
+    let asked = Config { listen: flags.listeners(), routes: flags.route, sites };
+    let server = Server::bind(asked, observer).await.map_err(with_way_out)?;
+    banner::print(&config, &server.addresses()?).context("cannot print the start lines")?;
+    let reload = Reload::new(line, config, server.reloader(), Arc::clone(&notifier));
+    let reloading = tokio::spawn(reload.context("cannot catch SIGHUP")?.forever());
+    notifier.ready();
+    let stop = async {
+        signals.lock().await.next().await;
+        reloading.abort();
+        notifier.stopping();
+    };
     let cut = async { signals.lock().await.next().await };
     Ok(server.run(stop, cut).await)
 }
@@ -92,6 +121,7 @@ fn with_way_out(error: StartError) -> anyhow::Error {
         (StartError::Root { .. }, Some(NotFound)) => "name a directory that exists",
         (StartError::Root { .. }, Some(NotADirectory)) => "name the directory that it lies in",
         (StartError::Root { .. }, Some(PermissionDenied)) => "this user may not read it",
+        (StartError::Page { .. }, _) => "name a file that lies below the directory",
         (StartError::Listen { .. }, Some(AddrInUse)) => {
             "another program listens there: choose another port with --listen; port 0 takes any"
         }

@@ -298,6 +298,7 @@ mod tests {
 
     use super::*;
     use crate::serve::{Config, Server, SiteConfig};
+    use crate::sites::Mount;
 
     /// A connection on its way to be parked, and its client, which got the answer to `asked`.
     async fn quiet_after(asked: &[u8]) -> (TcpStream, Option<Parked<TcpStream>>) {
@@ -305,8 +306,8 @@ mod tests {
         std::fs::write(directory.path().join("file"), "content").unwrap();
         let directory = directory.path().to_owned();
         let routes = RouteChoice::Auto;
-        let site = SiteConfig { directory, listing: false, hidden: false };
-        let config = Config { listen: Vec::new(), routes, site };
+        let sites = vec![Mount::everywhere(SiteConfig::new(directory))];
+        let config = Config { listen: Vec::new(), routes, sites };
         let server = Server::bind(config, Arc::new(|_| ())).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
