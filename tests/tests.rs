@@ -3,6 +3,7 @@
 
 mod archives;
 mod cli;
+mod clients;
 mod cold;
 mod config;
 mod doctor;
@@ -15,6 +16,7 @@ mod listing;
 mod paper;
 mod proof;
 mod reload;
+mod rfc9110;
 mod site;
 mod stuck;
 mod support;
