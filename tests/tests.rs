@@ -17,6 +17,7 @@ mod reload;
 mod stuck;
 mod support;
 mod syscalls;
+mod systemd;
 mod tidy;
 mod traversal;
 mod vm;

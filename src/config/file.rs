@@ -421,7 +421,8 @@ mod tests {
         );
         check_error(
             "listen = [\n  '127.0.0.1:1',\n  'nowhere',\n]",
-            "3:3: invalid value 'nowhere' for 'listen': invalid socket address syntax",
+            "3:3: invalid value 'nowhere' for 'listen': `nowhere` is no address: \
+             give IP:PORT, [IPv6]:PORT, unix:/PATH or unix:/PATH:MODE",
         );
         check_error(
             "site = 1",

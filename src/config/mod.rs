@@ -12,7 +12,7 @@ use std::{fs, io};
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, FromArgMatches};
-use pagewire_http::{Mount, PathPrefix, PlaceError};
+use pagewire_http::{Listen, Mount, PathPrefix, PlaceError};
 
 use crate::config::file::{Fault, File, FileError, Place, Site, Takes};
 use crate::flags::{self, FileFlags, ServeFlags, SiteFlags};
@@ -72,6 +72,23 @@ impl Config {
         let file = file::read(&text, base, &keys, &site_keys).map_err(wrong)?;
         let matches = with_file(line, given, &file, &path)?;
         Self::put_together(file, Some(path), given.clone(), matches)
+    }
+
+    /// Where to listen, given `sockets` that listen already: on all of them, and on what the
+    /// configuration names; on its default only without any.
+    pub(crate) fn listen(&self, sockets: &[Listen]) -> Vec<Listen> {
+        let is_default = self.matches.value_source("listen") == Some(ValueSource::DefaultValue);
+        let mut listen = Vec::new();
+        if sockets.is_empty() || !is_default {
+            listen.extend(self.flags.listen.iter().cloned().map(Listen::plain));
+        }
+        for socket in sockets {
+            listen = listen.into_iter().map(|listen| listen.or_on(socket)).collect();
+            if !listen.iter().any(|listen| listen.address == socket.address) {
+                listen.push(socket.clone());
+            }
+        }
+        listen
     }
 
     fn put_together(

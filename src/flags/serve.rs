@@ -1,10 +1,10 @@
 //! Flags of `pagewire serve`.
 
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 
 use clap::Args;
 use pagewire_engine::RouteChoice;
+use pagewire_http::ListenAddress;
 
 use crate::flags::SiteFlags;
 
@@ -18,9 +18,13 @@ pub(crate) struct ServeFlags {
     #[command(flatten)]
     pub(crate) site: SiteFlags,
 
-    /// Address and port to listen on; may be given more than once, port 0 takes a free one
+    /// Address to listen on: IP:PORT or unix:/PATH; may be given more than once
+    ///
+    /// Port 0 takes a free one; [::] is IPv4 too. A Unix socket gets the permission bits of the
+    /// umask, or those that are given behind it, as in unix:/run/pagewire.sock:660. Sockets that
+    /// systemd passes are listened on instead of the default.
     #[arg(long, value_name = "ADDR", value_delimiter = ',', default_value = "127.0.0.1:8080")]
-    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) listen: Vec<ListenAddress>,
 
     /// Route that bytes take from file to socket
     ///

@@ -7,16 +7,21 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use pagewire_engine::{Route, proof};
-use pagewire_http::Mount;
+use pagewire_http::{ListenAddress, Mount};
 
 use crate::config::Config;
 use crate::mount;
 
-pub(crate) fn print(config: &Config, addresses: &[SocketAddr]) -> io::Result<()> {
+pub(crate) fn print(config: &Config, addresses: &[ListenAddress]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     print_sites(config, "serves", &mut out)?;
-    for address in addresses.iter().flat_map(reachable) {
-        writeln!(out, "  http://{address}/")?;
+    for address in addresses {
+        match address {
+            ListenAddress::Tcp(address) => reachable(address)
+                .iter()
+                .try_for_each(|address| writeln!(out, "  http://{address}/"))?,
+            other => writeln!(out, "  {other}")?,
+        }
     }
     if let Some(mount) = config.mounts.first() {
         let directory = fs::canonicalize(&mount.site.directory)?;

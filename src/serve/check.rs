@@ -1,7 +1,6 @@
 //! `--check`: everything that a start does, but for listening and serving.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
 
 use anyhow::Context;
 use pagewire_http::check_sites;
@@ -18,7 +17,7 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
 fn report(config: &Config, out: &mut impl Write) -> io::Result<()> {
     banner::print_sites(config, "would serve", out)?;
     let flags = &config.flags;
-    let addresses: Vec<_> = flags.listen.iter().map(SocketAddr::to_string).collect();
+    let addresses: Vec<_> = flags.listen.iter().map(ToString::to_string).collect();
     writeln!(out, "  on {}", addresses.join(", "))?;
     writeln!(out, "nothing stands against it")?;
     out.flush()

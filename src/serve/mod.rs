@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use pagewire_engine::Route;
-use pagewire_http::{Config, Observer, Server, StartError, Totals, raise_descriptor_limit};
+use pagewire_http::raise_descriptor_limit;
+use pagewire_http::{Config, ListenAddress, Observer, Server, StartError, Totals};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Mutex;
@@ -71,12 +72,15 @@ async fn serve(
         None => Arc::new(|_| ()),
         Some(sender) => Arc::new(move |exchange| sender.send(lines::line(exchange))),
     };
-    let flags = &config.flags;
-    let sites = config.mounts.clone();
-    let asked = Config { listen: flags.listen.clone(), routes: flags.route, sites };
+    let sockets = systemd::inherited().context("cannot take over the sockets of LISTEN_FDS")?;
+    let asked = Config {
+        listen: config.listen(&sockets),
+        routes: config.flags.route,
+        sites: config.mounts.clone(),
+    };
     let server = Server::bind(asked, observer).await.map_err(with_way_out)?;
     banner::print(&config, &server.addresses()?).context("cannot print the start lines")?;
-    let reload = Reload::new(line, config, server.reloader(), Arc::clone(&notifier));
+    let reload = Reload::new(line, config, sockets, server.reloader(), Arc::clone(&notifier));
     let reloading = tokio::spawn(reload.context("cannot catch SIGHUP")?.forever());
     notifier.ready();
     let stop = async {
@@ -111,7 +115,8 @@ impl StopSignals {
 
 /// Adds what to do about an error at start.
 fn with_way_out(error: StartError) -> anyhow::Error {
-    use io::ErrorKind::{AddrInUse, AddrNotAvailable, NotADirectory, NotFound, PermissionDenied};
+    use io::ErrorKind::{AddrInUse, AddrNotAvailable, AlreadyExists};
+    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
     let kind = std::error::Error::source(&error)
         .and_then(|source| source.downcast_ref())
         .map(io::Error::kind);
@@ -124,6 +129,14 @@ fn with_way_out(error: StartError) -> anyhow::Error {
         }
         (StartError::Listen { .. }, Some(AddrNotAvailable)) => {
             "no interface of this host has that address"
+        }
+        (StartError::Listen { address: ListenAddress::Unix { .. }, .. }, Some(kind)) => {
+            match kind {
+                AlreadyExists | AddrInUse => "name another path, or end who listens there",
+                NotFound => "make the directory that it is to lie in",
+                PermissionDenied => "this user may not write there",
+                _ => return error.into(),
+            }
         }
         (StartError::Listen { .. }, Some(PermissionDenied)) => {
             "ports below 1024 need privilege: choose a higher one with --listen"

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::io;
 use std::sync::Arc;
 
-use pagewire_http::{Relistened, Reloader};
+use pagewire_http::{Listen, Relistened, Reloader};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::spawn_blocking;
 
@@ -21,6 +21,7 @@ pub(crate) struct Reload {
     line: Vec<OsString>,
     /// What is in effect.
     config: Config,
+    sockets: Vec<Listen>,
     reloader: Reloader,
     notifier: Arc<Notifier>,
     hangup: Signal,
@@ -32,6 +33,7 @@ impl Reload {
     pub(crate) fn new(
         line: &[OsString],
         config: Config,
+        sockets: Vec<Listen>,
         reloader: Reloader,
         notifier: Arc<Notifier>,
     ) -> io::Result<Self> {
@@ -45,7 +47,7 @@ impl Reload {
                 None
             }
         });
-        Ok(Self { line: line.into(), config, reloader, notifier, hangup, watch })
+        Ok(Self { line: line.into(), config, sockets, reloader, notifier, hangup, watch })
     }
 
     /// Reloads as often as there is reason to. Never ends.
@@ -76,7 +78,7 @@ impl Reload {
     async fn reload(&mut self) -> anyhow::Result<String> {
         let line = self.line.clone();
         let config = spawn_blocking(move || Config::load(&line)).await??;
-        let listen = config.flags.listen.clone();
+        let listen = config.listen(&self.sockets);
         let done = self.reloader.reload(listen, config.mounts.clone()).await;
         let Some(done) = done else {
             return Ok("the server is ending".to_owned());

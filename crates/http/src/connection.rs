@@ -2,7 +2,7 @@
 //! buffers, is taken down, and what stays is the socket.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,13 +14,14 @@ use http::Response;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use pagewire_engine::Wire;
-use tokio::io::AsyncWrite;
-use tokio::net::TcpStream;
+use pagewire_engine::{Ledger, Socket, Wire};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::body::FileBody;
+use crate::listen::PeerAddress;
 use crate::serve::{Phase, Shared, reached};
 
 /// How long a connection is quiet before it is parked. Taking hyper down and up again costs some
@@ -34,15 +35,13 @@ const IDLE_MAX: Duration = Duration::from_secs(75);
 const HEAD_MAX: Duration = Duration::from_secs(30);
 
 /// Serves one connection to its end.
-pub(crate) async fn connection(
-    socket: TcpStream,
-    peer: SocketAddr,
+pub(crate) async fn connection<S: Stream>(
+    socket: S,
+    peer: PeerAddress,
     shared: Arc<Shared>,
     mut phase: watch::Receiver<Phase>,
 ) {
-    // Without it the last packet of a body waits for the acknowledgement of the one before it,
-    // which the peer may delay by 40 ms.
-    if let Err(error) = socket.set_nodelay(true) {
+    if let Err(error) = socket.set_undelayed() {
         tracing::debug!(%peer, %error, "TCP_NODELAY was refused");
     }
     let mut parked = Parked { socket, unread: Bytes::new() };
@@ -67,25 +66,88 @@ pub(crate) async fn connection(
     }
 }
 
+/// What connections are made of: it waits as small as it can, and is talked over as a wire.
+pub(crate) trait Stream: Sized + Send + Sync + 'static {
+    type Wire: AsyncRead + AsyncWrite + Send + Unpin;
+
+    /// Has the last packet of a body not wait for the acknowledgement of the one before it, which
+    /// the peer may delay by 40 ms.
+    fn set_undelayed(&self) -> io::Result<()>;
+
+    /// Ready when there is something to read, an end or an error.
+    fn readable(&self) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Its wire, which reads `unread` first, and the account of that.
+    fn wire(self, unread: Bytes, shared: &Shared) -> (Self::Wire, Ledger);
+
+    /// The stream without its wire. What was not yet sent will not be.
+    fn unwired(wire: Self::Wire) -> Self;
+}
+
+impl Stream for TcpStream {
+    type Wire = Wire<Self>;
+
+    fn set_undelayed(&self) -> io::Result<()> {
+        self.set_nodelay(true)
+    }
+
+    fn readable(&self) -> impl Future<Output = io::Result<()>> + Send {
+        self.readable()
+    }
+
+    fn wire(self, unread: Bytes, shared: &Shared) -> (Self::Wire, Ledger) {
+        wire_of(self, unread, shared)
+    }
+
+    fn unwired(wire: Self::Wire) -> Self {
+        wire.into_socket()
+    }
+}
+
+impl Stream for UnixStream {
+    type Wire = Wire<Self>;
+
+    fn set_undelayed(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn readable(&self) -> impl Future<Output = io::Result<()>> + Send {
+        self.readable()
+    }
+
+    fn wire(self, unread: Bytes, shared: &Shared) -> (Self::Wire, Ledger) {
+        wire_of(self, unread, shared)
+    }
+
+    fn unwired(wire: Self::Wire) -> Self {
+        wire.into_socket()
+    }
+}
+
+fn wire_of<S: Socket>(socket: S, unread: Bytes, shared: &Shared) -> (Wire<S>, Ledger) {
+    let wire = Wire::with_routes(socket, shared.routes).counted_by(Arc::clone(&shared.meter));
+    let wire = wire.with_unread(unread);
+    let ledger = wire.ledger();
+    (wire, ledger)
+}
+
 /// A connection between two requests.
-struct Parked {
-    socket: TcpStream,
+struct Parked<S> {
+    socket: S,
     /// The front of a request's head.
     unread: Bytes,
 }
 
 /// Answers requests until the connection ends, or is quiet and can be parked.
-async fn talk(
-    Parked { socket, unread }: Parked,
-    peer: SocketAddr,
+async fn talk<S: Stream>(
+    Parked { socket, unread }: Parked<S>,
+    peer: PeerAddress,
     shared: &Arc<Shared>,
     phase: &mut watch::Receiver<Phase>,
-) -> Option<Parked> {
+) -> Option<Parked<S>> {
     // A head that has begun is waited for by hyper, which knows since when.
     let mut may_park = unread.is_empty();
-    let wire = Wire::with_routes(socket, shared.routes).counted_by(Arc::clone(&shared.meter));
-    let wire = wire.with_unread(unread);
-    let ledger = wire.ledger();
+    let (wire, ledger) = socket.wire(unread, shared);
     let under_way = Arc::new(AtomicU64::new(0));
     let begun = AtomicU64::new(0);
     let answer = service_fn(|request| {
@@ -132,7 +194,7 @@ async fn talk(
         Ok(()) if parking && !stopping => {
             // A copy, because the view of no bytes keeps hyper's whole buffer.
             let unread = Bytes::copy_from_slice(&parts.read_buf);
-            Some(Parked { socket: wire.into_socket(), unread })
+            Some(Parked { socket: S::unwired(wire), unread })
         }
         Ok(()) => {
             let mut wire = Pin::new(&mut wire);
@@ -195,7 +257,7 @@ mod tests {
     use crate::sites::Mount;
 
     /// A connection on its way to be parked, and its client, which got the answer to `asked`.
-    async fn quiet_after(asked: &[u8]) -> (TcpStream, Option<Parked>) {
+    async fn quiet_after(asked: &[u8]) -> (TcpStream, Option<Parked<TcpStream>>) {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("file"), "content").unwrap();
         let directory = directory.path().to_owned();
@@ -209,7 +271,7 @@ mod tests {
         client.write_all(asked).await.unwrap();
         let (_serving, mut phase) = watch::channel(Phase::Serving);
         let begun = Parked { socket, unread: Bytes::new() };
-        let parked = talk(begun, peer, server.shared(), &mut phase).await;
+        let parked = talk(begun, PeerAddress::Tcp(peer), server.shared(), &mut phase).await;
         (client, parked)
     }
 

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use http::StatusCode;
 use rustix::io::Errno;
 
+use crate::listen::ListenAddress;
+
 /// Why a request is not answered with a file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -151,7 +153,7 @@ pub enum StartError {
     #[error("cannot listen on {address}")]
     Listen {
         /// The address.
-        address: std::net::SocketAddr,
+        address: ListenAddress,
         /// What binding to it said.
         source: io::Error,
     },

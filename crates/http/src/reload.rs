@@ -2,15 +2,14 @@
 //! Connections stay; requests under way end on what they began with.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::error::StartError;
-use crate::serve::{Phase, Shared, bind, listen};
+use crate::listen::{Listen, ListenAddress, Listener};
+use crate::serve::{Phase, Shared, listen};
 use crate::sites::{Mount, Sites};
 
 /// Hands a running [`Server`](crate::Server) another configuration.
@@ -22,13 +21,13 @@ pub struct Reloader(mpsc::Sender<Order>);
 #[non_exhaustive]
 pub struct Relistened {
     /// Addresses that are listened on since, with the ports that the kernel chose.
-    pub opened: Vec<SocketAddr>,
+    pub opened: Vec<ListenAddress>,
     /// Those that are not any more. Their connections end after the responses under way.
-    pub closed: Vec<SocketAddr>,
+    pub closed: Vec<ListenAddress>,
 }
 
 pub(crate) struct Order {
-    listen: Vec<SocketAddr>,
+    listen: Vec<Listen>,
     sites: Vec<Mount>,
     done: oneshot::Sender<Result<Relistened, StartError>>,
 }
@@ -47,7 +46,7 @@ impl Reloader {
     /// Those of [`Server::bind`](crate::Server::bind); then everything stays as it was.
     pub async fn reload(
         &self,
-        listen: Vec<SocketAddr>,
+        listen: Vec<Listen>,
         sites: Vec<Mount>,
     ) -> Option<Result<Relistened, StartError>> {
         let (done, outcome) = oneshot::channel();
@@ -73,9 +72,15 @@ pub(crate) struct Doors {
 
 struct Door {
     /// As it was asked for.
-    asked: SocketAddr,
-    bound: SocketAddr,
+    asked: Listen,
+    bound: ListenAddress,
     phase: watch::Sender<Phase>,
+}
+
+impl Door {
+    fn is_for(&self, listen: &Listen) -> bool {
+        self.asked.address == listen.address
+    }
 }
 
 impl Doors {
@@ -83,8 +88,8 @@ impl Doors {
         Self { shared, open: Vec::new(), closing: Vec::new(), tasks: JoinSet::new() }
     }
 
-    pub(crate) fn open(&mut self, asked: SocketAddr, listener: TcpListener) {
-        let bound = listener.local_addr().unwrap_or(asked);
+    pub(crate) fn open(&mut self, asked: Listen, listener: Listener) {
+        let bound = listener.address().unwrap_or_else(|_| asked.address.clone());
         let (phase, seen) = watch::channel(Phase::Serving);
         self.tasks.spawn(listen(listener, Arc::clone(&self.shared), seen));
         self.open.push(Door { asked, bound, phase });
@@ -112,7 +117,7 @@ impl Doors {
 
     async fn reload(
         &mut self,
-        listen: Vec<SocketAddr>,
+        listen: Vec<Listen>,
         mounts: Vec<Mount>,
     ) -> Result<Relistened, StartError> {
         // On a thread that may wait: the directories may lie behind a server that hangs.
@@ -120,15 +125,17 @@ impl Doors {
         let sites =
             sites.unwrap_or_else(|failure| std::panic::resume_unwind(failure.into_panic()))?;
         let mut listeners = Vec::new();
-        let is_open = |asked: &SocketAddr| self.open.iter().any(|door| door.asked == *asked);
+        let addresses: Vec<_> = listen.iter().map(|listen| listen.address.clone()).collect();
+        let is_open = |asked: &Listen| self.open.iter().any(|door| door.is_for(asked));
         for asked in listen.iter().filter(|asked| !is_open(asked)) {
-            listeners.push((*asked, bind(*asked).await?));
+            listeners.push((asked.clone(), Listener::bind(asked, &addresses)?));
         }
         self.shared.serve_instead(sites);
         let mut closed = Vec::new();
-        let (stay, go) = self.open.drain(..).partition(|door| listen.contains(&door.asked));
+        let stays = |door: &Door| listen.iter().any(|listen| door.is_for(listen));
+        let (stay, go): (_, Vec<_>) = self.open.drain(..).partition(stays);
         self.open = stay;
-        for door in Vec::<Door>::from(go) {
+        for door in go {
             door.phase.send_replace(Phase::Stopping);
             self.closing.push(door.phase);
             closed.push(door.bound);
@@ -138,7 +145,7 @@ impl Doors {
         for (asked, listener) in listeners {
             self.open(asked, listener);
         }
-        let opened = self.open[known..].iter().map(|door| door.bound).collect();
+        let opened = self.open[known..].iter().map(|door| door.bound.clone()).collect();
         Ok(Relistened { opened, closed })
     }
 }

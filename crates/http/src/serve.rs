@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
@@ -10,16 +9,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, Guard};
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
-use pagewire_engine::{Ledger, Meter, Outcome, RouteChoice, Tally, pacing};
-use tokio::net::TcpListener;
+use pagewire_engine::{Ledger, Meter, Outcome, RouteChoice, Tally};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::body::FileBody;
 use crate::connection::{Answer, UnderWay, connection};
 use crate::error::StartError;
+use crate::listen::{Accepted, Listen, ListenAddress, Listener, PeerAddress};
 use crate::reload::{Doors, Order, Reloader};
 use crate::sites::{Mount, Sites};
 
@@ -30,8 +29,8 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 /// What a server is to do.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The addresses to listen on. Port 0 takes any that is free.
-    pub listen: Vec<SocketAddr>,
+    /// Where to listen.
+    pub listen: Vec<Listen>,
     /// The routes that bodies may take.
     pub routes: RouteChoice,
     /// What is served there.
@@ -65,7 +64,9 @@ pub struct Exchange {
     /// When the request's head was complete.
     pub at: SystemTime,
     /// Who asked.
-    pub peer: SocketAddr,
+    pub peer: PeerAddress,
+    /// The version of HTTP that was spoken.
+    pub version: Version,
     /// The request's method.
     pub method: Method,
     /// The request's target.
@@ -95,8 +96,8 @@ pub struct Totals {
 
 /// A server that listens and has not begun to accept.
 pub struct Server {
-    /// With the addresses that were asked for.
-    listeners: Vec<(SocketAddr, TcpListener)>,
+    /// With what was asked for.
+    listeners: Vec<(Listen, Listener)>,
     shared: Arc<Shared>,
     reloader: Reloader,
     orders: mpsc::Receiver<Order>,
@@ -123,10 +124,10 @@ impl Server {
     pub async fn bind(config: Config, observer: Observer) -> Result<Self, StartError> {
         let Config { listen, routes, sites } = config;
         let sites = ArcSwap::from_pointee(Sites::open(&sites)?);
-        let mut listeners = Vec::with_capacity(listen.len());
-        for address in listen {
-            listeners.push((address, bind(address).await?));
-        }
+        let addresses: Vec<_> = listen.iter().map(|listen| listen.address.clone()).collect();
+        let bind =
+            |listen: Listen| Listener::bind(&listen, &addresses).map(|bound| (listen, bound));
+        let listeners = listen.into_iter().map(bind).collect::<Result<_, _>>()?;
         let shared = Shared {
             sites,
             routes,
@@ -156,8 +157,8 @@ impl Server {
     /// # Errors
     ///
     /// Those of getsockname(2).
-    pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
-        self.listeners.iter().map(|(_, listener)| listener.local_addr()).collect()
+    pub fn addresses(&self) -> io::Result<Vec<ListenAddress>> {
+        self.listeners.iter().map(|(_, listener)| listener.address()).collect()
     }
 
     /// Serves until `stop` is ready, then accepts nothing more and lets running responses
@@ -213,21 +214,9 @@ pub(crate) async fn reached(phase: &mut watch::Receiver<Phase>, goal: Phase) {
     }
 }
 
-pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
-    let listener = TcpListener::bind(address).await;
-    let listener = listener.map_err(|source| StartError::Listen { address, source })?;
-    if let Err(error) = pacing::spare_loopback(&listener, address.ip()) {
-        tracing::debug!(%address, %error, "connections are paced as the host chose");
-    }
-    if let Err(error) = pacing::bound_unsent(&listener) {
-        tracing::debug!(%address, %error, "what connections hold unsent is not bounded");
-    }
-    Ok(listener)
-}
-
 /// Accepts from one listener, and owns its connections to the end.
 pub(crate) async fn listen(
-    listener: TcpListener,
+    listener: Listener,
     shared: Arc<Shared>,
     mut phase: watch::Receiver<Phase>,
 ) {
@@ -241,7 +230,15 @@ pub(crate) async fn listen(
         match accepted {
             Ok((stream, peer)) => {
                 shared.connections.fetch_add(1, Ordering::Relaxed);
-                connections.spawn(connection(stream, peer, Arc::clone(&shared), phase.clone()));
+                let (shared, phase) = (Arc::clone(&shared), phase.clone());
+                match stream {
+                    Accepted::Tcp(stream) => {
+                        connections.spawn(connection(stream, peer, shared, phase))
+                    }
+                    Accepted::Unix(stream) => {
+                        connections.spawn(connection(stream, peer, shared, phase))
+                    }
+                };
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept");
@@ -261,7 +258,7 @@ impl Shared {
     pub(crate) fn answer(
         self: &Arc<Self>,
         request: Request<Incoming>,
-        peer: SocketAddr,
+        peer: PeerAddress,
         ledger: &Ledger,
         under_way: UnderWay,
     ) -> Answer {
@@ -305,7 +302,7 @@ impl Shared {
 struct Asked {
     at: SystemTime,
     started: Instant,
-    peer: SocketAddr,
+    peer: PeerAddress,
     ledger: Ledger,
     under_way: UnderWay,
 }
@@ -322,10 +319,10 @@ impl Asked {
         let due = response.body().bytes_left();
         let status = response.status();
         let (head, _) = request.into_parts();
-        let (method, target) = (head.method, head.uri);
+        let (version, method, target) = (head.version, head.method, head.uri);
         let shared = Arc::clone(shared);
         let delivery = ledger.open(due, started, move |body| {
-            shared.settled(&Exchange { at, peer, method, target, status, body });
+            shared.settled(&Exchange { at, peer, version, method, target, status, body });
             drop(under_way);
         });
         response.map(|body| body.announced_to(delivery))
