@@ -14,6 +14,7 @@ mod listing;
 mod paper;
 mod proof;
 mod reload;
+mod sandbox;
 mod stuck;
 mod support;
 mod syscalls;

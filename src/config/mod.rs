@@ -3,6 +3,8 @@
 //! one of them by name but those that say what is served where.
 
 mod file;
+#[cfg(test)]
+mod page;
 mod show;
 
 use std::collections::BTreeSet;
@@ -72,6 +74,18 @@ impl Config {
         let file = file::read(&text, base, &keys, &site_keys).map_err(wrong)?;
         let matches = with_file(line, given, &file, &path)?;
         Self::put_together(file, Some(path), given.clone(), matches)
+    }
+
+    /// The files and directories that flags name, but for those that are served.
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+        let keys = flags::keys();
+        let others =
+            keys.get_arguments().filter(|arg| file::is_path(arg) && arg.get_id() != "root");
+        let values = others.filter_map(|arg| self.matches.get_raw(arg.get_id().as_str()));
+        let of_sites = self.file.sites.iter().flat_map(|site| &site.settings);
+        let of_sites = of_sites.filter(|(id, _)| *id != "root").flat_map(|(_, set)| &set.paths);
+        let paths = values.flatten().map(PathBuf::from).chain(of_sites.cloned());
+        paths.chain(self.path.clone()).collect()
     }
 
     /// Where to listen, given `sockets` that listen already: on all of them, and on what the
@@ -200,6 +214,10 @@ fn mount(site: &Site, matches: &ArgMatches) -> Result<Mount, FileError> {
                         argument.push(value);
                         line.push(argument);
                     }
+                }
+                Takes::Count => {
+                    let times = usize::from(matches.get_count(id));
+                    line.extend(std::iter::repeat_n(format!("--{long}").into(), times));
                 }
                 Takes::Nothing if matches.get_flag(id) => line.push(format!("--{long}").into()),
                 Takes::Nothing => {}

@@ -45,6 +45,13 @@ pub(crate) struct ServeFlags {
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<NonZeroUsize>,
 
+    /// Keep what the server gives up before it serves, where the kernel lets it
+    ///
+    /// By default it can open nothing but what it is to serve and its own settings (landlock), and
+    /// cannot start programs, mount or trace (seccomp). A reload cannot add directories then.
+    #[arg(long)]
+    pub(crate) no_sandbox: bool,
+
     /// Print no line after each response
     #[arg(long)]
     pub(crate) quiet: bool,
