@@ -15,6 +15,7 @@ mod paper;
 mod proof;
 mod reload;
 mod sandbox;
+mod site;
 mod stuck;
 mod support;
 mod syscalls;

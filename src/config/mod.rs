@@ -94,7 +94,7 @@ impl Config {
         let is_default = self.matches.value_source("listen") == Some(ValueSource::DefaultValue);
         let mut listen = Vec::new();
         if sockets.is_empty() || !is_default {
-            listen.extend(self.flags.listen.iter().cloned().map(Listen::plain));
+            listen.extend(self.flags.listeners());
         }
         for socket in sockets {
             listen = listen.into_iter().map(|listen| listen.or_on(socket)).collect();

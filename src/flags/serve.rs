@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use clap::Args;
 use pagewire_engine::RouteChoice;
-use pagewire_http::ListenAddress;
+use pagewire_http::{Listen, ListenAddress};
 
 use crate::flags::SiteFlags;
 
@@ -55,4 +55,10 @@ pub(crate) struct ServeFlags {
     /// Print no line after each response
     #[arg(long)]
     pub(crate) quiet: bool,
+}
+
+impl ServeFlags {
+    pub(crate) fn listeners(&self) -> Vec<Listen> {
+        self.listen.iter().cloned().map(Listen::plain).collect()
+    }
 }

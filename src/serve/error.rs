@@ -19,6 +19,9 @@ fn way_out(error: &StartError, kind: Option<io::ErrorKind>) -> Option<&'static s
     use io::ErrorKind::{AddrInUse, AddrNotAvailable, AlreadyExists};
     use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
     let is_unix = matches!(error, StartError::Listen { address: ListenAddress::Unix { .. }, .. });
+    if matches!(error, StartError::Page { .. }) {
+        return Some("name a file that lies below the directory");
+    }
     Some(match (error, kind?) {
         (StartError::Root { .. }, NotFound) => "name a directory that exists",
         (StartError::Root { .. }, NotADirectory) => "name the directory that it lies in",

@@ -262,7 +262,7 @@ mod tests {
         std::fs::write(directory.path().join("file"), "content").unwrap();
         let directory = directory.path().to_owned();
         let routes = RouteChoice::Auto;
-        let sites = vec![Mount::everywhere(SiteConfig::of(directory))];
+        let sites = vec![Mount::everywhere(SiteConfig::new(directory))];
         let config = Config { listen: Vec::new(), routes, sites };
         let server = Server::bind(config, Arc::new(|_| ())).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

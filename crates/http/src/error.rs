@@ -141,6 +141,16 @@ pub enum StartError {
         /// What opening it said.
         source: io::Error,
     },
+    /// The page for what is missing is missing.
+    #[error("cannot send '{}' of {} in place of what is missing", page.display(), path.display())]
+    Page {
+        /// The page, below the directory.
+        page: PathBuf,
+        /// The directory.
+        path: PathBuf,
+        /// What looking for it said.
+        source: RequestError,
+    },
     /// Two directories are to be served for the same requests.
     #[error("two directories are served for {} at {path}", host.as_deref().unwrap_or("all hosts"))]
     Twice {

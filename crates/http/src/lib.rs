@@ -51,10 +51,16 @@ mod axum;
 mod body;
 mod conditional;
 mod connection;
+mod cors;
 mod devices;
+mod digest;
 mod encoding;
 mod error;
+mod fallback;
 mod files;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod limits;
 mod listen;
 mod listing;
@@ -64,6 +70,7 @@ mod range;
 mod reload;
 mod resolve;
 mod respond;
+mod rules;
 mod send_file;
 mod serve;
 mod serve_body;
@@ -77,10 +84,12 @@ mod wires;
 #[cfg(feature = "axum")]
 pub use crate::axum::Peer;
 pub use body::FileBody;
+pub use cors::{CorsOrigin, OriginError};
 pub use error::{PlaceError, RequestError, StartError};
 pub use limits::raise_descriptor_limit;
 pub use listen::{Listen, ListenAddress, ListenAddressError, PeerAddress};
 pub use reload::{Relistened, Reloader};
+pub use rules::{CacheRule, HeaderRule, RuleError};
 pub use send_file::SendFile;
 pub use serve::{Config, Exchange, Observer, Server, SiteConfig, Totals};
 pub use serve_body::ServeBody;

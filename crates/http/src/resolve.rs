@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::{ffi::OsString, io};
 
@@ -33,7 +33,7 @@ const OPEN: OFlags =
 const RACES_MAX: usize = 8;
 
 /// A request target, decoded and known to hold only names.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct TargetPath {
     /// The names, joined by `/`; empty for the root.
     names: Vec<u8>,
@@ -64,6 +64,19 @@ impl TargetPath {
             }
         }
         Ok(Self { names, directory })
+    }
+
+    /// The target of a path below the root, as the one who runs the server writes it.
+    pub(crate) fn of_names(path: &Path) -> Result<Self, RequestError> {
+        let mut target = Self::default();
+        for component in path.components() {
+            match component {
+                Component::Normal(name) => target = target.child(name.as_bytes()),
+                Component::CurDir | Component::RootDir => {}
+                Component::ParentDir | Component::Prefix(_) => return Err(RequestError::DotDot),
+            }
+        }
+        Ok(target)
     }
 
     /// The same target as a directory's, to redirect to. Starts with one slash and never with
@@ -139,6 +152,12 @@ impl TargetPath {
         names
             .into_iter()
             .any(|(depth, name)| is_hidden(name) && !(depth == 0 && name == b".well-known"))
+    }
+
+    /// As a path from the root of the site on, which is `/`.
+    pub(crate) fn absolute(&self) -> PathBuf {
+        let slash: &[u8] = if self.directory && !self.names.is_empty() { b"/" } else { b"" };
+        OsString::from_vec([b"/", self.names.as_slice(), slash].concat()).into()
     }
 
     /// As a path below the root.

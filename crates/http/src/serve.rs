@@ -17,9 +17,11 @@ use tokio::task::JoinSet;
 
 use crate::body::FileBody;
 use crate::connection::{Answer, UnderWay, connection};
+use crate::cors::CorsOrigin;
 use crate::error::StartError;
 use crate::listen::{Accepted, Listen, ListenAddress, Listener, PeerAddress};
 use crate::reload::{Doors, Order, Reloader};
+use crate::rules::{CacheRule, HeaderRule};
 use crate::sites::{Mount, Sites};
 
 /// How long accepting pauses when the process or the system is out of descriptors or memory:
@@ -47,13 +49,37 @@ pub struct SiteConfig {
     /// Whether names that start with a dot are listed and served. `/.well-known/` (RFC 8615)
     /// is served anyway.
     pub hidden: bool,
+    /// Whether `name.zst`, `name.br` and `name.gz` are sent in place of `name` to clients that
+    /// accept them (RFC 9110, section 12.5.3).
+    pub precompressed: bool,
+    /// Cache-Control of files; the first rule that matches counts.
+    pub cache_control: Vec<CacheRule>,
+    /// Further fields of responses; of those for one name the first that matches counts.
+    pub headers: Vec<HeaderRule>,
+    /// The origins whose pages may read responses (CORS).
+    pub cors: Vec<CorsOrigin>,
+    /// The page of a single-page application, below the directory: what is sent with 200 to
+    /// browsers that go to a path that is not there and whose last name has no dot.
+    pub application: Option<PathBuf>,
+    /// What is sent with 404 to those who take pages; `404.html`, if that is there, where no
+    /// other is named.
+    pub not_found: Option<PathBuf>,
 }
 
 impl SiteConfig {
-    /// This directory, as people expect it.
-    #[must_use]
-    pub fn of(directory: PathBuf) -> Self {
-        Self { directory, listing: true, hidden: false }
+    /// The files below `directory`, as `pagewire serve` has them without further flags.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+            listing: true,
+            hidden: false,
+            precompressed: true,
+            cache_control: Vec::new(),
+            headers: Vec::new(),
+            cors: Vec::new(),
+            application: None,
+            not_found: None,
+        }
     }
 }
 

@@ -11,9 +11,8 @@ use http::{Request, Response, Version};
 use crate::body::FileBody;
 use crate::error::{PlaceError, RequestError, StartError};
 use crate::resolve::TargetPath;
-use crate::respond::respond;
 use crate::serve::SiteConfig;
-use crate::service::FileService;
+use crate::service::{FileService, error_response};
 
 /// A directory, and for which requests it is served.
 #[derive(Clone, Debug)]
@@ -152,9 +151,7 @@ impl Sites {
     pub(crate) fn open(mounts: &[Mount]) -> Result<Self, StartError> {
         let mut services = Vec::with_capacity(mounts.len());
         for Mount { path, site, .. } in mounts {
-            let service = FileService::open(site, path, mounts.len());
-            let at = || site.directory.clone();
-            services.push(service.map_err(|source| StartError::Root { path: at(), source })?);
+            services.push(FileService::open(site, path, mounts.len())?);
         }
         let table = match mounts {
             [Mount { hosts, path, .. }] if hosts.is_empty() && *path == PathPrefix::default() => {
@@ -179,7 +176,7 @@ impl Sites {
     pub(crate) async fn answer<B>(&self, request: &Request<B>, now: Instant) -> Response<FileBody> {
         match self.service_for(request) {
             Ok(service) => service.answer(request, now).await,
-            Err(error) => respond(request.method(), request.headers(), Err(error), String::new),
+            Err(error) => error_response(request, &error),
         }
     }
 
@@ -297,7 +294,7 @@ mod tests {
                 fs::create_dir(&root).unwrap();
                 fs::write(root.join("file"), "x".repeat(number)).unwrap();
                 let hosts = hosts.iter().map(|host| host.parse().unwrap()).collect();
-                let mut mount = Mount::everywhere(SiteConfig::of(root));
+                let mut mount = Mount::everywhere(SiteConfig::new(root));
                 (mount.hosts, mount.path) = (hosts, path.parse().unwrap());
                 mount
             })

@@ -93,6 +93,17 @@ impl Listing {
     }
 }
 
+/// What holds for every query: the one for its own page asks for the same.
+#[cfg(fuzzing)]
+pub(crate) fn check_query(query: &str, headers: &http::HeaderMap) {
+    let asked = Asked::parse(query);
+    asked.form(headers);
+    if asked.page < usize::MAX {
+        let again = asked.for_page(asked.page);
+        assert_eq!(Asked::parse(again.trim_start_matches('?')), asked);
+    }
+}
+
 fn response(text: String, form: Form) -> Response<FileBody> {
     let digest = Sha256::digest(&text);
     let tag: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
