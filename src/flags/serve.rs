@@ -21,7 +21,8 @@ pub(crate) struct ServeFlags {
     /// Address to listen on: IP:PORT or unix:/PATH; may be given more than once
     ///
     /// Port 0 takes a free one; [::] is IPv4 too. A Unix socket gets the permission bits of the
-    /// umask, or those that are given behind it, as in unix:/run/pagewire.sock:660.
+    /// umask, or those that are given behind it, as in unix:/run/pagewire.sock:660. Sockets that
+    /// systemd passes are listened on instead of the default.
     #[arg(long, value_name = "ADDR", value_delimiter = ',', default_value = "127.0.0.1:8080")]
     pub(crate) listen: Vec<ListenAddress>,
 
@@ -43,6 +44,13 @@ pub(crate) struct ServeFlags {
     /// Threads of the event loop [default: one for each processor]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<NonZeroUsize>,
+
+    /// Keep what the server gives up before it serves, where the kernel lets it
+    ///
+    /// By default it can open nothing but what it is to serve and its own settings (landlock), and
+    /// cannot start programs, mount or trace (seccomp). A reload cannot add directories then.
+    #[arg(long)]
+    pub(crate) no_sandbox: bool,
 
     /// Print no line after each response
     #[arg(long)]

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueHint};
 use pagewire_http::{CacheRule, CorsOrigin, HeaderRule, SiteConfig};
 
 #[derive(Debug, Args)]
@@ -51,11 +51,11 @@ pub(crate) struct SiteFlags {
     /// For single-page applications, which make sense of the path by themselves. FILE lies below
     /// DIR. A path whose last name has a dot, and whatever scripts fetch, is 404 all the same.
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true,
-          default_missing_value = "index.html")]
+          default_missing_value = "index.html", value_hint = ValueHint::Other)]
     spa: Option<String>,
 
     /// Send FILE, which lies below DIR, to browsers with 404 [default: 404.html, if it is there]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::Other)]
     not_found: Option<String>,
 }
 

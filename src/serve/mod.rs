@@ -2,8 +2,10 @@
 
 mod banner;
 mod check;
+mod error;
 mod lines;
 mod reload;
+mod sandbox;
 mod systemd;
 mod watch;
 
@@ -13,18 +15,20 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use pagewire_engine::Route;
 use pagewire_http::raise_descriptor_limit;
-use pagewire_http::{Config, ListenAddress, Observer, Server, StartError, Totals};
+use pagewire_http::{Config, Observer, Server, Totals};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Mutex;
 
 use crate::config;
 use crate::flags::ServeFlags;
+use crate::serve::error::with_way_out;
 use crate::serve::lines::LineWriter;
 use crate::serve::reload::Reload;
+use crate::serve::sandbox::Sandbox;
 use crate::serve::systemd::Notifier;
 
 /// How long the end waits for file look-ups that hang on a dead disk.
@@ -42,9 +46,14 @@ pub(crate) fn run(line: &[OsString]) -> anyhow::Result<()> {
     if let Err(error) = raise_descriptor_limit() {
         eprintln!("pagewire: the limit of open descriptors stays as it is: {error}");
     }
+    // The scratch file for it could not be made in the sandbox, nor the sandbox be closed around
+    // threads that run already.
+    let routes = banner::routes_here(&config);
+    let notifier = Notifier::connect();
+    let sandbox = sandbox::close(&config);
     let runtime = runtime(&config.flags).context("cannot start the event loop")?;
     let lines = if config.flags.quiet { None } else { Some(LineWriter::start()?) };
-    let totals = runtime.block_on(serve(line, config, lines.as_ref()));
+    let totals = runtime.block_on(serve(line, config, routes, sandbox, notifier, lines.as_ref()));
     runtime.shutdown_timeout(STUCK_THREADS_GRACE);
     let lost = lines.map_or(0, LineWriter::finish);
     print_totals(&totals?, lost).context("cannot print the totals")
@@ -64,21 +73,36 @@ fn runtime(flags: &ServeFlags) -> io::Result<Runtime> {
 async fn serve(
     line: &[OsString],
     config: config::Config,
+    routes: String,
+    sandbox: Sandbox,
+    notifier: Notifier,
     lines: Option<&LineWriter>,
 ) -> anyhow::Result<Totals> {
-    let notifier = Arc::new(Notifier::connect());
+    let notifier = Arc::new(notifier);
     let signals = Mutex::new(StopSignals::catch().context("cannot catch signals")?);
     let observer: Observer = match lines.map(LineWriter::sender) {
         None => Arc::new(|_| ()),
         Some(sender) => Arc::new(move |exchange| sender.send(lines::line(exchange))),
     };
-    let flags = &config.flags;
-    let sites = config.mounts.clone();
-    let asked = Config { listen: flags.listeners(), routes: flags.route, sites };
+    let sockets = systemd::inherited().context("cannot take over the sockets of LISTEN_FDS")?;
+    let asked = Config {
+        listen: config.listen(&sockets),
+        routes: config.flags.route,
+        sites: config.mounts.clone(),
+    };
+    let measured = banner::Measured { routes, sandbox: sandbox.said };
     let server = Server::bind(asked, observer).await.map_err(with_way_out)?;
-    banner::print(&config, &server.addresses()?).context("cannot print the start lines")?;
-    let reload = Reload::new(line, config, server.reloader(), Arc::clone(&notifier));
-    let reloading = tokio::spawn(reload.context("cannot catch SIGHUP")?.forever());
+    banner::print(&config, &measured, &server.addresses()?)
+        .context("cannot print the start lines")?;
+    let reload = Reload {
+        line: line.into(),
+        config,
+        sockets,
+        sandboxed: sandbox.closed,
+        reloader: server.reloader(),
+        notifier: Arc::clone(&notifier),
+    };
+    let reloading = tokio::spawn(reload.whenever_asked().context("cannot catch SIGHUP")?);
     notifier.ready();
     let stop = async {
         signals.lock().await.next().await;
@@ -108,40 +132,6 @@ impl StopSignals {
             _ = self.terminate.recv() => {}
         }
     }
-}
-
-/// Adds what to do about an error at start.
-fn with_way_out(error: StartError) -> anyhow::Error {
-    use io::ErrorKind::{AddrInUse, AddrNotAvailable, AlreadyExists};
-    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
-    let kind = std::error::Error::source(&error)
-        .and_then(|source| source.downcast_ref())
-        .map(io::Error::kind);
-    let way_out = match (&error, kind) {
-        (StartError::Root { .. }, Some(NotFound)) => "name a directory that exists",
-        (StartError::Root { .. }, Some(NotADirectory)) => "name the directory that it lies in",
-        (StartError::Root { .. }, Some(PermissionDenied)) => "this user may not read it",
-        (StartError::Page { .. }, _) => "name a file that lies below the directory",
-        (StartError::Listen { .. }, Some(AddrInUse)) => {
-            "another program listens there: choose another port with --listen; port 0 takes any"
-        }
-        (StartError::Listen { .. }, Some(AddrNotAvailable)) => {
-            "no interface of this host has that address"
-        }
-        (StartError::Listen { address: ListenAddress::Unix { .. }, .. }, Some(kind)) => {
-            match kind {
-                AlreadyExists | AddrInUse => "name another path, or end who listens there",
-                NotFound => "make the directory that it is to lie in",
-                PermissionDenied => "this user may not write there",
-                _ => return error.into(),
-            }
-        }
-        (StartError::Listen { .. }, Some(PermissionDenied)) => {
-            "ports below 1024 need privilege: choose a higher one with --listen"
-        }
-        _ => return error.into(),
-    };
-    anyhow!("{:#}; {way_out}", anyhow::Error::from(error))
 }
 
 fn print_totals(totals: &Totals, lines_lost: u64) -> io::Result<()> {

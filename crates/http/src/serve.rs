@@ -122,8 +122,8 @@ pub struct Totals {
 
 /// A server that listens and has not begun to accept.
 pub struct Server {
-    /// With the addresses that were asked for.
-    listeners: Vec<(ListenAddress, Listener)>,
+    /// With what was asked for.
+    listeners: Vec<(Listen, Listener)>,
     shared: Arc<Shared>,
     reloader: Reloader,
     orders: mpsc::Receiver<Order>,
@@ -150,10 +150,10 @@ impl Server {
     pub async fn bind(config: Config, observer: Observer) -> Result<Self, StartError> {
         let Config { listen, routes, sites } = config;
         let sites = ArcSwap::from_pointee(Sites::open(&sites)?);
-        let all: Vec<_> = listen.into_iter().map(|listen| listen.address).collect();
-        let listeners =
-            all.iter().map(|address| Ok((address.clone(), Listener::bind(address, &all)?)));
-        let listeners = listeners.collect::<Result<_, StartError>>()?;
+        let addresses: Vec<_> = listen.iter().map(|listen| listen.address.clone()).collect();
+        let bind =
+            |listen: Listen| Listener::bind(&listen, &addresses).map(|bound| (listen, bound));
+        let listeners = listen.into_iter().map(bind).collect::<Result<_, _>>()?;
         let shared = Shared {
             sites,
             routes,
