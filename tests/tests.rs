@@ -3,17 +3,20 @@
 
 mod archives;
 mod cli;
+mod clients;
 mod cold;
 mod config;
 mod doctor;
 mod downloads;
 mod faults;
+mod http2;
 mod idle;
 mod lab;
 mod listing;
 mod paper;
 mod proof;
 mod reload;
+mod rfc9110;
 mod sandbox;
 mod site;
 mod stuck;

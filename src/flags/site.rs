@@ -52,11 +52,11 @@ pub(crate) struct SiteFlags {
     /// DIR. A path whose last name has a dot, and whatever scripts fetch, is 404 all the same.
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true,
           default_missing_value = "index.html", value_hint = ValueHint::Other)]
-    spa: Option<PathBuf>,
+    spa: Option<String>,
 
     /// Send FILE, which lies below DIR, to browsers with 404 [default: 404.html, if it is there]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::Other)]
-    not_found: Option<PathBuf>,
+    not_found: Option<String>,
 }
 
 impl SiteFlags {
@@ -70,8 +70,9 @@ impl SiteFlags {
             cache_control: self.cache_control.clone(),
             headers: self.header.clone(),
             cors: self.cors.clone(),
-            application: self.spa.clone(),
-            not_found: self.not_found.clone(),
+            // Names below the directory, wherever the file lies that they are written in.
+            application: self.spa.as_ref().map(PathBuf::from),
+            not_found: self.not_found.as_ref().map(PathBuf::from),
             ..SiteConfig::new(directory)
         }
     }

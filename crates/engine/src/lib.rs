@@ -20,6 +20,7 @@ mod sink;
 mod source;
 mod sys;
 mod transfer;
+mod warmth;
 #[cfg(feature = "tokio")]
 mod wire;
 
@@ -38,5 +39,6 @@ pub use plan::{SMALL_RANGE_BYTES_MAX, STEP_BYTES_MAX};
 pub use residency::Storage;
 pub use route::{Route, RouteChoice, UnknownRoute};
 pub use source::{FileRange, Identity, Modified, Part, Payload, SourceFile};
+pub use warmth::Warmth;
 #[cfg(feature = "tokio")]
 pub use wire::{Socket, Wire};

@@ -311,6 +311,7 @@ impl<S: Socket> Wire<S> {
             return Poll::Ready(Ok(0));
         }
         self.refuse_if_abandoned()?;
+        self.entry.ledger.refuse_if_broken()?;
         let stepped = ready!(self.poll_step(cx, parts)).map_err(io::Error::from);
         Poll::Ready(match stepped {
             Ok(progress) => Ok(usize::try_from(progress.bytes()).unwrap_or(usize::MAX)),

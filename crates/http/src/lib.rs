@@ -58,9 +58,11 @@ mod encoding;
 mod error;
 mod fallback;
 mod files;
+mod framed;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+mod http2;
 mod limits;
 mod listen;
 mod listing;
