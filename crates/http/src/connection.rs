@@ -21,12 +21,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::body::FileBody;
+use crate::fast_lane::{Left, fast_lane};
 use crate::listen::PeerAddress;
 use crate::serve::{Phase, Shared, reached};
 
 /// How long a connection is quiet before it is parked. Taking hyper down and up again costs some
 /// microseconds: not worth it between the requests of one page.
-const PARKED_AFTER: Duration = Duration::from_secs(1);
+pub(crate) const PARKED_AFTER: Duration = Duration::from_secs(1);
 
 /// How long a connection may be parked between two requests. nginx waits as long.
 const IDLE_MAX: Duration = Duration::from_secs(75);
@@ -77,8 +78,19 @@ pub(crate) trait Stream: Sized + Send + Sync + 'static {
     /// Ready when there is something to read, an end or an error.
     fn readable(&self) -> impl Future<Output = io::Result<()>> + Send;
 
-    /// Its wire, which reads `unread` first, and the account of that.
-    fn wire(self, unread: Bytes, shared: &Shared) -> (Self::Wire, Ledger);
+    /// Its wire, and the account of that.
+    fn wire(self, shared: &Shared) -> (Self::Wire, Ledger);
+
+    /// Answers what can be answered without hyper.
+    fn fast_lane(
+        wire: &mut Self::Wire,
+        peer: PeerAddress,
+        shared: &Shared,
+        phase: &mut watch::Receiver<Phase>,
+    ) -> impl Future<Output = Left> + Send;
+
+    /// Has `bytes` read once more, before what is to come.
+    fn with_unread(wire: Self::Wire, bytes: Bytes) -> Self::Wire;
 
     /// The stream without its wire. What was not yet sent will not be.
     fn unwired(wire: Self::Wire) -> Self;
@@ -95,8 +107,21 @@ impl Stream for TcpStream {
         self.readable()
     }
 
-    fn wire(self, unread: Bytes, shared: &Shared) -> (Self::Wire, Ledger) {
-        wire_of(self, unread, shared)
+    fn wire(self, shared: &Shared) -> (Self::Wire, Ledger) {
+        wire_of(self, shared)
+    }
+
+    async fn fast_lane(
+        wire: &mut Self::Wire,
+        peer: PeerAddress,
+        shared: &Shared,
+        phase: &mut watch::Receiver<Phase>,
+    ) -> Left {
+        fast_lane(wire, peer, shared, phase).await
+    }
+
+    fn with_unread(wire: Self::Wire, bytes: Bytes) -> Self::Wire {
+        wire.with_unread(bytes)
     }
 
     fn unwired(wire: Self::Wire) -> Self {
@@ -115,8 +140,21 @@ impl Stream for UnixStream {
         self.readable()
     }
 
-    fn wire(self, unread: Bytes, shared: &Shared) -> (Self::Wire, Ledger) {
-        wire_of(self, unread, shared)
+    fn wire(self, shared: &Shared) -> (Self::Wire, Ledger) {
+        wire_of(self, shared)
+    }
+
+    async fn fast_lane(
+        wire: &mut Self::Wire,
+        peer: PeerAddress,
+        shared: &Shared,
+        phase: &mut watch::Receiver<Phase>,
+    ) -> Left {
+        fast_lane(wire, peer, shared, phase).await
+    }
+
+    fn with_unread(wire: Self::Wire, bytes: Bytes) -> Self::Wire {
+        wire.with_unread(bytes)
     }
 
     fn unwired(wire: Self::Wire) -> Self {
@@ -124,9 +162,8 @@ impl Stream for UnixStream {
     }
 }
 
-fn wire_of<S: Socket>(socket: S, unread: Bytes, shared: &Shared) -> (Wire<S>, Ledger) {
+fn wire_of<S: Socket>(socket: S, shared: &Shared) -> (Wire<S>, Ledger) {
     let wire = Wire::with_routes(socket, shared.routes).counted_by(Arc::clone(&shared.meter));
-    let wire = wire.with_unread(unread);
     let ledger = wire.ledger();
     (wire, ledger)
 }
@@ -147,7 +184,23 @@ async fn talk<S: Stream>(
 ) -> Option<Parked<S>> {
     // A head that has begun is waited for by hyper, which knows since when.
     let mut may_park = unread.is_empty();
-    let (wire, ledger) = socket.wire(unread, shared);
+    let (mut wire, ledger) = socket.wire(shared);
+    let unread = if unread.is_empty() {
+        match S::fast_lane(&mut wire, peer, shared, phase).await {
+            Left::ForHyper(bytes) => bytes,
+            Left::Quiet => {
+                return Some(Parked { socket: S::unwired(wire), unread: Bytes::new() });
+            }
+            Left::Ended => {
+                close(wire, peer).await;
+                return None;
+            }
+            Left::Broken => return None,
+        }
+    } else {
+        unread
+    };
+    let wire = S::with_unread(wire, unread);
     let under_way = Arc::new(AtomicU64::new(0));
     let begun = AtomicU64::new(0);
     let answer = service_fn(|request| {
@@ -189,7 +242,7 @@ async fn talk<S: Stream>(
         }
     };
     let parts = http.into_parts();
-    let mut wire = parts.io.into_inner();
+    let wire = parts.io.into_inner();
     match ended {
         Ok(()) if parking && !stopping => {
             // A copy, because the view of no bytes keeps hyper's whole buffer.
@@ -197,16 +250,20 @@ async fn talk<S: Stream>(
             Some(Parked { socket: S::unwired(wire), unread })
         }
         Ok(()) => {
-            let mut wire = Pin::new(&mut wire);
-            if let Err(error) = std::future::poll_fn(|cx| wire.as_mut().poll_shutdown(cx)).await {
-                tracing::debug!(%peer, %error, "the connection was gone before it was closed");
-            }
+            close(wire, peer).await;
             None
         }
         Err(error) => {
             tracing::debug!(%peer, %error, "the connection ended early");
             None
         }
+    }
+}
+
+async fn close(mut wire: impl AsyncWrite + Unpin, peer: PeerAddress) {
+    let mut wire = Pin::new(&mut wire);
+    if let Err(error) = std::future::poll_fn(|cx| wire.as_mut().poll_shutdown(cx)).await {
+        tracing::debug!(%peer, %error, "the connection was gone before it was closed");
     }
 }
 
