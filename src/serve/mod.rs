@@ -80,6 +80,8 @@ async fn serve(
 ) -> anyhow::Result<Totals> {
     let notifier = Arc::new(notifier);
     let signals = Mutex::new(StopSignals::catch().context("cannot catch signals")?);
+    let hangup = reload::catch_hangup().context("cannot catch SIGHUP")?;
+    let watch = reload::watch(&config);
     let observer: Observer = match lines.map(LineWriter::sender) {
         None => Arc::new(|_| ()),
         Some(sender) => Arc::new(move |exchange| sender.send(lines::line(exchange))),
@@ -101,8 +103,10 @@ async fn serve(
         sandboxed: sandbox.closed,
         reloader: server.reloader(),
         notifier: Arc::clone(&notifier),
+        hangup,
+        watch,
     };
-    let reloading = tokio::spawn(reload.whenever_asked().context("cannot catch SIGHUP")?);
+    let reloading = tokio::spawn(reload.whenever_asked());
     notifier.ready();
     let stop = async {
         signals.lock().await.next().await;

@@ -94,6 +94,9 @@ struct Account {
     settle: Mutex<Option<Settle>>,
 }
 
+/// Why a delivery ended early where nothing failed.
+const CLOSED_HERE: &str = "connection closed by this server";
+
 type Settle = Box<dyn FnOnce(Outcome) + Send>;
 
 /// What became of a delivery.
@@ -112,6 +115,18 @@ pub struct Outcome {
     pub report: Report,
     /// Why it ended early; `None` when all that was due was sent.
     pub cut_short: Option<String>,
+}
+
+impl Outcome {
+    /// What became of `due` bytes that [`Wire::send_counting`](crate::Wire::send_counting) was to
+    /// send since `started`: `tally` says what it sent of them, and `failure` why no more.
+    #[must_use]
+    pub fn on_wire(due: u64, started: Instant, tally: Tally, failure: Option<String>) -> Self {
+        let cut_short =
+            (tally.total().bytes < due).then(|| failure.unwrap_or_else(|| CLOSED_HERE.to_owned()));
+        let report = Report { tally, elapsed: started.elapsed() };
+        Self { due, on_wire: true, report, cut_short }
+    }
 }
 
 impl Ledger {
@@ -449,7 +464,7 @@ impl Drop for Account {
             failure.unwrap_or_else(|| match ledger {
                 // Nothing is wrong with the wire: of its deliveries this one was not wanted.
                 Some(ledger) if !ledger.lock().closed => "cancelled by the peer".to_owned(),
-                Some(_) => "connection closed by this server".to_owned(),
+                Some(_) => CLOSED_HERE.to_owned(),
                 None => "dropped before its end".to_owned(),
             })
         });

@@ -21,13 +21,14 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::body::FileBody;
+use crate::fast_lane::{Left, fast_lane};
 use crate::http2;
 use crate::listen::PeerAddress;
 use crate::serve::{Phase, Shared, reached};
 
 /// How long a connection is quiet before it is parked. Taking hyper down and up again costs some
 /// microseconds: not worth it between the requests of one page.
-const PARKED_AFTER: Duration = Duration::from_secs(1);
+pub(crate) const PARKED_AFTER: Duration = Duration::from_secs(1);
 
 /// How long a connection may be parked between two requests. nginx waits as long.
 pub(crate) const IDLE_MAX: Duration = Duration::from_secs(75);
@@ -91,6 +92,17 @@ pub(crate) trait Stream: AsyncRead + Sized + Send + Sync + Unpin + 'static {
     /// Its wire, which reads `unread` first, and the account of that.
     fn wire(self, unread: Bytes, shared: &Shared) -> (Self::Wire, Ledger);
 
+    /// Answers what can be answered without hyper.
+    fn fast_lane(
+        wire: &mut Self::Wire,
+        peer: PeerAddress,
+        shared: &Shared,
+        phase: &mut watch::Receiver<Phase>,
+    ) -> impl Future<Output = Left> + Send;
+
+    /// Has `bytes` read once more, before what is to come.
+    fn with_unread(wire: Self::Wire, bytes: Bytes) -> Self::Wire;
+
     /// The stream without its wire. What was not yet sent will not be.
     fn unwired(wire: Self::Wire) -> Self;
 }
@@ -108,6 +120,19 @@ impl Stream for TcpStream {
 
     fn wire(self, unread: Bytes, shared: &Shared) -> (Self::Wire, Ledger) {
         wire_of(self, unread, shared)
+    }
+
+    async fn fast_lane(
+        wire: &mut Self::Wire,
+        peer: PeerAddress,
+        shared: &Shared,
+        phase: &mut watch::Receiver<Phase>,
+    ) -> Left {
+        fast_lane(wire, peer, shared, phase).await
+    }
+
+    fn with_unread(wire: Self::Wire, bytes: Bytes) -> Self::Wire {
+        wire.with_unread(bytes)
     }
 
     fn unwired(wire: Self::Wire) -> Self {
@@ -128,6 +153,19 @@ impl Stream for UnixStream {
 
     fn wire(self, unread: Bytes, shared: &Shared) -> (Self::Wire, Ledger) {
         wire_of(self, unread, shared)
+    }
+
+    async fn fast_lane(
+        wire: &mut Self::Wire,
+        peer: PeerAddress,
+        shared: &Shared,
+        phase: &mut watch::Receiver<Phase>,
+    ) -> Left {
+        fast_lane(wire, peer, shared, phase).await
+    }
+
+    fn with_unread(wire: Self::Wire, bytes: Bytes) -> Self::Wire {
+        wire.with_unread(bytes)
     }
 
     fn unwired(wire: Self::Wire) -> Self {
@@ -189,9 +227,19 @@ async fn talk<S: Stream>(
     shared: &Arc<Shared>,
     phase: &mut watch::Receiver<Phase>,
 ) -> Option<Parked<S>> {
+    let (mut wire, ledger) = socket.wire(unread, shared);
+    let unread = match S::fast_lane(&mut wire, peer, shared, phase).await {
+        Left::ForHyper(bytes) => bytes,
+        Left::Quiet => return Some(Parked { socket: S::unwired(wire), unread: Bytes::new() }),
+        Left::Ended => {
+            close(wire, peer).await;
+            return None;
+        }
+        Left::Broken => return None,
+    };
     // A head that has begun is waited for by hyper, which knows since when.
     let mut may_park = unread.is_empty();
-    let (wire, ledger) = socket.wire(unread, shared);
+    let wire = S::with_unread(wire, unread);
     let under_way = Arc::new(AtomicU64::new(0));
     let begun = AtomicU64::new(0);
     let answer = service_fn(|request| {
@@ -233,7 +281,7 @@ async fn talk<S: Stream>(
         }
     };
     let parts = http.into_parts();
-    let mut wire = parts.io.into_inner();
+    let wire = parts.io.into_inner();
     match ended {
         Ok(()) if parking && !stopping => {
             // A copy, because the view of no bytes keeps hyper's whole buffer.
@@ -241,16 +289,20 @@ async fn talk<S: Stream>(
             Some(Parked { socket: S::unwired(wire), unread })
         }
         Ok(()) => {
-            let mut wire = Pin::new(&mut wire);
-            if let Err(error) = std::future::poll_fn(|cx| wire.as_mut().poll_shutdown(cx)).await {
-                tracing::debug!(%peer, %error, "the connection was gone before it was closed");
-            }
+            close(wire, peer).await;
             None
         }
         Err(error) => {
             tracing::debug!(%peer, %error, "the connection ended early");
             None
         }
+    }
+}
+
+async fn close(mut wire: impl AsyncWrite + Unpin, peer: PeerAddress) {
+    let mut wire = Pin::new(&mut wire);
+    if let Err(error) = std::future::poll_fn(|cx| wire.as_mut().poll_shutdown(cx)).await {
+        tracing::debug!(%peer, %error, "the connection was gone before it was closed");
     }
 }
 

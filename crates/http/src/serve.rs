@@ -132,7 +132,7 @@ pub struct Server {
 /// What every connection shares.
 pub(crate) struct Shared {
     /// Swapped as a whole when the configuration changes: requests under way keep theirs.
-    sites: ArcSwap<Sites>,
+    pub(crate) sites: ArcSwap<Sites>,
     pub(crate) routes: RouteChoice,
     pub(crate) meter: Arc<Meter>,
     connections: AtomicU64,
@@ -306,7 +306,7 @@ impl Shared {
         self.sites.store(Arc::new(sites));
     }
 
-    fn settled(&self, exchange: &Exchange) {
+    pub(crate) fn settled(&self, exchange: &Exchange) {
         self.responses.fetch_add(1, Ordering::Relaxed);
         if exchange.body.cut_short.is_some() {
             self.aborted.fetch_add(1, Ordering::Relaxed);
