@@ -14,16 +14,20 @@ use rustix::io::Errno;
 use rustix::net::sockopt::socket_error;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Sleep, sleep_until};
 
 use crate::delivery::Ledger;
 use crate::error::SendError;
 use crate::gate::Gate;
 use crate::meter::{Meter, Report, Tally};
+use crate::patience::{Patience, Taken};
 use crate::plan::STEP_BYTES_MAX;
 use crate::registry::{Recognised, recognise};
 use crate::route::RouteChoice;
 use crate::sink::Sink;
 use crate::source::Payload;
+use crate::sys::sockopt;
+use crate::throttle::Throttle;
 use crate::transfer::{PartRef, Parts, Progress, SLICES_MAX, parts_of, step};
 
 /// Bytes that one socket may move before other tasks of its thread get their turn.
@@ -116,6 +120,10 @@ pub struct Wire<S> {
     /// Only while the gate is closed.
     watch: Option<Watch>,
     meter: Option<Arc<Meter>>,
+    throttled: Option<Throttled>,
+    patience: Option<Arc<Patience>>,
+    /// How the peer took what it was sent, while it is waited for.
+    taken: Option<Taken>,
     entry: Entry,
     /// Bytes to be read again before those of the socket.
     unread: Bytes,
@@ -151,6 +159,9 @@ impl<S: Socket> Wire<S> {
             gate: Gate::default(),
             watch: None,
             meter: None,
+            throttled: None,
+            patience: None,
+            taken: None,
             entry: Entry::default(),
             unread: Bytes::new(),
             turn_bytes: 0,
@@ -162,6 +173,22 @@ impl<S: Socket> Wire<S> {
     #[must_use]
     pub fn counted_by(mut self, meter: Arc<Meter>) -> Self {
         self.meter = Some(meter);
+        self
+    }
+
+    /// Has this wire take turns with all others of `throttle`.
+    #[must_use]
+    pub fn throttled_by(mut self, throttle: Arc<Throttle>) -> Self {
+        self.throttled = Some(Throttled { throttle, credit: 0, turn: None });
+        self
+    }
+
+    /// Has this wire fail with [`SendError::TooSlow`] when its peer takes less than `patience`
+    /// asks for (TCP only: see TCP_INFO). The peer is looked at when this wire is polled: whoever
+    /// drives it polls it every few seconds.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Arc<Patience>) -> Self {
+        self.patience = Some(patience);
         self
     }
 
@@ -249,6 +276,7 @@ impl<S: Socket> Wire<S> {
             Poll::Ready(room) => room?,
             Poll::Pending => {
                 self.turn_bytes = 0;
+                self.taken = None;
                 return self.poll_broken(cx).map(|errno| Err(errno.into()));
             }
         };
@@ -256,8 +284,13 @@ impl<S: Socket> Wire<S> {
         loop {
             if self.socket.poll_write_ready(cx)?.is_pending() {
                 self.turn_bytes = 0;
+                self.refuse_if_too_slow()?;
                 return Poll::Pending;
             }
+            let room = match &mut self.throttled {
+                None => room,
+                Some(throttled) => room.min(ready!(throttled.poll_credit(cx))),
+            };
             let mut progress = Progress { cold: self.gate.take_cold(), ..Progress::default() };
             let mut error = None;
             // Saying "would block" here makes tokio forget that the socket is writable, so that
@@ -271,6 +304,9 @@ impl<S: Socket> Wire<S> {
             if let Some(meter) = &self.meter {
                 progress.count_into_shared(meter);
             }
+            if let Some(throttled) = &mut self.throttled {
+                throttled.credit = throttled.credit.saturating_sub(progress.bytes());
+            }
             if progress.bytes() > 0 {
                 return Poll::Ready(Ok(progress));
             }
@@ -283,6 +319,18 @@ impl<S: Socket> Wire<S> {
                 Ok(()) => debug_assert!(false, "a step moves bytes, blocks or fails"),
             }
         }
+    }
+
+    fn refuse_if_too_slow(&mut self) -> Result<(), SendError> {
+        let Some(patience) = &self.patience else { return Ok(()) };
+        let now = Instant::now();
+        if Taken::is_due(self.taken.as_ref(), now)
+            // Refused by other sockets than TCP's: their peers are on this host.
+            && let Ok(acknowledged) = sockopt::bytes_acknowledged(&self.socket)
+        {
+            self.taken = Some(Taken::look(self.taken.take(), now, acknowledged, patience)?);
+        }
+        Ok(())
     }
 
     /// Ready with its error when the peer reset the connection. Whoever waits for a disk asks
@@ -319,6 +367,32 @@ impl<S: Socket> Wire<S> {
                 Err(error)
             }
         })
+    }
+}
+
+/// A wire's place among those that share a throttle.
+#[derive(Debug)]
+struct Throttled {
+    throttle: Arc<Throttle>,
+    /// Bytes that may go at once.
+    credit: u64,
+    /// Until the next quantum may.
+    turn: Option<Pin<Box<Sleep>>>,
+}
+
+impl Throttled {
+    /// Ready with how many bytes may go at once; at least one.
+    fn poll_credit(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+        if self.credit == 0 {
+            let turn = self.turn.get_or_insert_with(|| {
+                let at = self.throttle.reserve(Instant::now());
+                Box::pin(sleep_until(at.into()))
+            });
+            ready!(turn.as_mut().poll(cx));
+            self.turn = None;
+            self.credit = self.throttle.quantum();
+        }
+        Poll::Ready(usize::try_from(self.credit).unwrap_or(usize::MAX))
     }
 }
 
