@@ -5,7 +5,9 @@ mod doctor;
 mod flags;
 mod lab;
 mod mount;
+mod password;
 mod serve;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -22,6 +24,7 @@ fn main() -> ExitCode {
     let ran = match Flags::parse().command {
         Command::Doctor(flags) => return doctor::run(&flags),
         Command::Lab(flags) => lab::run(&flags),
+        Command::Password(flags) => password::run(&flags),
         Command::Serve(flags) => serve::run(&flags),
     };
     match ran {

@@ -2,6 +2,8 @@
 
 mod doctor;
 mod lab;
+mod limits;
+mod password;
 mod serve;
 mod site;
 
@@ -9,6 +11,8 @@ use clap::{Parser, Subcommand};
 
 pub(crate) use doctor::{DoctorFlags, Target};
 pub(crate) use lab::{LabFlags, Topic};
+pub(crate) use limits::LimitFlags;
+pub(crate) use password::PasswordFlags;
 pub(crate) use serve::ServeFlags;
 pub(crate) use site::SiteFlags;
 
@@ -24,5 +28,6 @@ pub(crate) struct Flags {
 pub(crate) enum Command {
     Doctor(DoctorFlags),
     Lab(LabFlags),
+    Password(PasswordFlags),
     Serve(ServeFlags),
 }

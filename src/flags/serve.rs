@@ -1,12 +1,14 @@
 //! Flags of `pagewire serve`.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
-use clap::Args;
+use clap::{ArgAction, Args};
 use pagewire_engine::RouteChoice;
 use pagewire_http::ListenAddress;
 
-use crate::flags::SiteFlags;
+use crate::flags::{LimitFlags, SiteFlags};
+use crate::serve::{AdminAddress, LogFormat};
 
 /// Serve a directory over HTTP
 ///
@@ -44,7 +46,40 @@ pub(crate) struct ServeFlags {
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<NonZeroUsize>,
 
-    /// Print no line after each response
+    /// What is written of each response
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) log: LogFormat,
+
+    /// Where that is written [default: standard error]
+    ///
+    /// Appended to, and opened anew at SIGHUP, after logrotate has moved it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log_file: Option<PathBuf>,
+
+    /// Print no line after each response, as --log off
     #[arg(long)]
     pub(crate) quiet: bool,
+
+    /// Where metrics, health and a live page are: PORT on 127.0.0.1, IP:PORT, or a path
+    ///
+    /// /metrics for Prometheus, /healthz, and / for people. It tells names of files and addresses
+    /// of clients to whoever reaches it.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) admin: Option<AdminAddress>,
+
+    /// Say on standard error what connections do; twice for more
+    ///
+    /// The variable PAGEWIRE_LOG chooses more finely, as in PAGEWIRE_LOG=pagewire_http=debug.
+    #[arg(long, short, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+
+    #[command(flatten)]
+    pub(crate) limits: LimitFlags,
+}
+
+impl ServeFlags {
+    /// What is written of each response, by both flags.
+    pub(crate) fn log_format(&self) -> LogFormat {
+        if self.quiet { LogFormat::Off } else { self.log }
+    }
 }

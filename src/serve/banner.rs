@@ -11,8 +11,13 @@ use pagewire_http::ListenAddress;
 
 use crate::flags::ServeFlags;
 use crate::mount::Mount;
+use crate::serve::AdminAddress;
 
-pub(crate) fn print(flags: &ServeFlags, addresses: &[ListenAddress]) -> io::Result<()> {
+pub(crate) fn print(
+    flags: &ServeFlags,
+    addresses: &[ListenAddress],
+    admin: Option<&AdminAddress>,
+) -> io::Result<()> {
     let directory = fs::canonicalize(&flags.site.directory)?;
     let file_system = file_system_of(&directory).unwrap_or_else(|| "unknown".to_owned());
     let mut out = io::stdout().lock();
@@ -25,6 +30,9 @@ pub(crate) fn print(flags: &ServeFlags, addresses: &[ListenAddress]) -> io::Resu
                 .try_for_each(|address| writeln!(out, "  http://{address}/"))?,
             other => writeln!(out, "  {other}")?,
         }
+    }
+    if let Some(admin) = admin {
+        writeln!(out, "admin: {admin}")?;
     }
     writeln!(out, "{}", routes_here(&directory))?;
     let route = flags.route;

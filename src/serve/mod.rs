@@ -1,7 +1,8 @@
 //! `pagewire serve`: runs the server of pagewire-http, and tells a person what it does.
 
+mod admin;
 mod banner;
-mod lines;
+mod log;
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -11,24 +12,35 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use pagewire_engine::Route;
 use pagewire_http::raise_descriptor_limit;
-use pagewire_http::{Config, Listen, ListenAddress, Observer, Server, StartError, Totals};
+use pagewire_http::{Config, Listen, ListenAddress, Observer, Refusal, Server, StartError, Totals};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use crate::flags::ServeFlags;
-use crate::serve::lines::LineWriter;
+use crate::serve::admin::{Admin, AdminListener, Stats};
+use crate::serve::log::{LineSender, LineWriter, LogPlace};
+use crate::trace;
+
+pub(crate) use admin::AdminAddress;
+pub(crate) use log::LogFormat;
 
 /// How long the end waits for file look-ups that hang on a dead disk.
 const STUCK_THREADS_GRACE: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(flags: &ServeFlags) -> anyhow::Result<()> {
+    trace::start(flags.verbose)?;
     if let Err(error) = raise_descriptor_limit() {
         eprintln!("pagewire: the limit of open descriptors stays as it is: {error}");
     }
     let runtime = runtime(flags).context("cannot start the event loop")?;
-    let lines = if flags.quiet { None } else { Some(LineWriter::start()?) };
-    let totals = runtime.block_on(serve(flags, lines.as_ref()));
+    let place = flags.log_file.clone().map_or(LogPlace::StandardError, LogPlace::File);
+    let lines = match flags.log_format() {
+        LogFormat::Off => None,
+        _ => Some(LineWriter::start(place)?),
+    };
+    let totals = runtime.block_on(serve(flags, lines.as_ref().map(LineWriter::sender)));
     runtime.shutdown_timeout(STUCK_THREADS_GRACE);
     let lost = lines.map_or(0, LineWriter::finish);
     print_totals(&totals?, lost).context("cannot print the totals")
@@ -45,19 +57,82 @@ fn runtime(flags: &ServeFlags) -> io::Result<Runtime> {
     }
 }
 
-async fn serve(flags: &ServeFlags, lines: Option<&LineWriter>) -> anyhow::Result<Totals> {
+async fn serve(flags: &ServeFlags, lines: Option<LineSender>) -> anyhow::Result<Totals> {
     let signals = Mutex::new(StopSignals::catch().context("cannot catch signals")?);
-    let observer: Observer = match lines.map(LineWriter::sender) {
-        None => Arc::new(|_| ()),
-        Some(sender) => Arc::new(move |exchange| sender.send(lines::line(exchange))),
-    };
+    let admin = flags.admin.as_ref().map(AdminListener::bind).transpose()?;
+    let stats = admin.as_ref().map(|_| Arc::new(Stats::default()));
     let listen = flags.listen.iter().cloned().map(Listen::plain).collect();
-    let config = Config { listen, routes: flags.route, site: flags.site.config() };
+    let config = Config {
+        listen,
+        routes: flags.route,
+        site: flags.site.config(),
+        limits: flags.limits.limits(),
+        names_agents: flags.log_format().names_agents(),
+    };
+    let observer = observer(flags.log_format(), lines.clone(), stats.clone());
     let server = Server::bind(config, observer).await.map_err(with_way_out)?;
-    banner::print(flags, &server.addresses()?).context("cannot print the start lines")?;
+    banner::print(flags, &server.addresses()?, admin.as_ref().map(AdminListener::address))
+        .context("cannot print the start lines")?;
+    warn_of_open_doors(flags, admin.as_ref());
+    if let (Some(listener), Some(stats)) = (admin, stats) {
+        listener.start(Admin::new(server.monitor(), stats, lines.clone()))?;
+    }
+    if let (Some(lines), Some(_)) = (lines, &flags.log_file) {
+        let mut rotated = signal(SignalKind::hangup()).context("cannot catch SIGHUP")?;
+        tokio::spawn(async move {
+            while rotated.recv().await.is_some() {
+                lines.reopen();
+            }
+        });
+    }
     let stop = async { signals.lock().await.next().await };
-    let cut = async { signals.lock().await.next().await };
+    let grace = flags.limits.grace.map(Duration::from_secs);
+    let cut = async {
+        let mut signals = signals.lock().await;
+        match grace {
+            None => signals.next().await,
+            // Either ends it.
+            Some(grace) => drop(timeout(grace, signals.next()).await),
+        }
+    };
     Ok(server.run(stop, cut).await)
+}
+
+/// What is done with each response: nothing that is not asked for.
+fn observer(format: LogFormat, lines: Option<LineSender>, stats: Option<Arc<Stats>>) -> Observer {
+    if lines.is_none() && stats.is_none() {
+        return Arc::new(|_| ());
+    }
+    Arc::new(move |exchange| {
+        if let Some(stats) = &stats {
+            stats.count(exchange);
+        }
+        if let Some(lines) = &lines
+            && let Some(line) = format.line(exchange)
+        {
+            lines.send(line);
+        }
+    })
+}
+
+/// Says what strangers could read.
+fn warn_of_open_doors(flags: &ServeFlags, admin: Option<&AdminListener>) {
+    if let Some(admin) = admin.filter(|admin| admin.is_public()) {
+        let address = admin.address();
+        eprintln!(
+            "pagewire: whoever reaches {address} sees names of files and addresses of clients; \
+             --admin PORT stays on this host"
+        );
+    }
+    let plain = flags.listen.iter().find(
+        |address| matches!(address, ListenAddress::Tcp(address) if !address.ip().is_loopback()),
+    );
+    if let (true, Some(address)) = (flags.site.has_passwords(), plain) {
+        eprintln!(
+            "pagewire: passwords can be read on their way to {address}, which has no TLS; listen \
+             on a loopback address behind a proxy that has it"
+        );
+    }
 }
 
 /// SIGINT and SIGTERM: the first asks for a graceful end, the second for one at once.
@@ -115,7 +190,7 @@ fn with_way_out(error: StartError) -> anyhow::Error {
 }
 
 fn print_totals(totals: &Totals, lines_lost: u64) -> io::Result<()> {
-    let Totals { responses, aborted, connections, moved, .. } = totals;
+    let Totals { responses, aborted, connections, moved, refused, .. } = totals;
     let mut out = io::stdout().lock();
     writeln!(out, "totals: {responses} responses, {aborted} aborted, {connections} connections")?;
     for route in Route::ALL {
@@ -129,6 +204,9 @@ fn print_totals(totals: &Totals, lines_lost: u64) -> io::Result<()> {
     writeln!(out, "  step-downs  {}", moved.step_downs())?;
     let cold = moved.cold();
     writeln!(out, "  cold        {} bytes brought in, {} waits", cold.bytes, cold.waits)?;
+    for reason in Refusal::ALL.into_iter().filter(|reason| refused.by(*reason) > 0) {
+        writeln!(out, "  refused     {} by {}", refused.by(reason), reason.name())?;
+    }
     if lines_lost > 0 {
         writeln!(out, "  {lines_lost} lines were not printed: standard error was too slow")?;
     }

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,15 +14,17 @@ use http::Response;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use pagewire_engine::{Ledger, Socket, Wire};
-use tokio::io::{AsyncRead, AsyncWrite};
+use pagewire_engine::{Ledger, SendError, Socket, Wire};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::body::FileBody;
 use crate::listen::PeerAddress;
+use crate::refusals::Refusal;
 use crate::serve::{Phase, Shared, reached};
+use crate::slots::Slot;
 
 /// How long a connection is quiet before it is parked. Taking hyper down and up again costs some
 /// microseconds: not worth it between the requests of one page.
@@ -34,10 +36,20 @@ const IDLE_MAX: Duration = Duration::from_secs(75);
 /// How long the head of a request may take, from its first byte or the connection's begin.
 const HEAD_MAX: Duration = Duration::from_secs(30);
 
+/// The most bytes of a head: beyond, hyper answers 431. nginx reads as many. Its lines are 100 at
+/// most, hyper's own limit.
+const HEAD_BYTES_MAX: usize = 32 * 1024;
+
+/// What of a request's body is taken at most when the connection is to end, and for how long, so
+/// that the response arrives: with something unread it would end in a reset.
+const UNREAD_BYTES_MAX: usize = 1024 * 1024;
+const UNREAD_MAX: Duration = Duration::from_secs(2);
+
 /// Serves one connection to its end.
 pub(crate) async fn connection<S: Stream>(
     socket: S,
     peer: PeerAddress,
+    _slot: Slot,
     shared: Arc<Shared>,
     mut phase: watch::Receiver<Phase>,
 ) {
@@ -55,6 +67,7 @@ pub(crate) async fn connection<S: Stream>(
                     }
                 }
                 () = reached(&mut phase, Phase::Stopping) => return,
+                () = shared.slots.wanted() => return,
             }
         }
         // Boxed: this task is to be small while it is parked.
@@ -126,7 +139,11 @@ impl Stream for UnixStream {
 
 fn wire_of<S: Socket>(socket: S, unread: Bytes, shared: &Shared) -> (Wire<S>, Ledger) {
     let wire = Wire::with_routes(socket, shared.routes).counted_by(Arc::clone(&shared.meter));
-    let wire = wire.with_unread(unread);
+    let wire = wire.with_unread(unread).with_patience(Arc::clone(&shared.slots.patience));
+    let wire = match &shared.throttle {
+        Some(throttle) => wire.throttled_by(Arc::clone(throttle)),
+        None => wire,
+    };
     let ledger = wire.ledger();
     (wire, ledger)
 }
@@ -150,13 +167,17 @@ async fn talk<S: Stream>(
     let (wire, ledger) = socket.wire(unread, shared);
     let under_way = Arc::new(AtomicU64::new(0));
     let begun = AtomicU64::new(0);
+    let unread_body = AtomicBool::new(false);
     let answer = service_fn(|request| {
         begun.fetch_add(1, Ordering::Relaxed);
+        let has_body = !hyper::body::Body::is_end_stream(hyper::Request::body(&request));
+        unread_body.fetch_or(has_body, Ordering::Relaxed);
         Shared::answer(shared, request, peer, &ledger, UnderWay::begin(&under_way))
     });
     let mut http = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
         // A client may say that it sends nothing more and still wait for its download.
         .half_close(true)
         .serve_connection(TokioIo::new(wire), answer);
@@ -200,14 +221,46 @@ async fn talk<S: Stream>(
             let mut wire = Pin::new(&mut wire);
             if let Err(error) = std::future::poll_fn(|cx| wire.as_mut().poll_shutdown(cx)).await {
                 tracing::debug!(%peer, %error, "the connection was gone before it was closed");
+            } else if unread_body.load(Ordering::Relaxed) {
+                drop(timeout(UNREAD_MAX, take_unread(wire)).await);
             }
             None
         }
         Err(error) => {
             tracing::debug!(%peer, %error, "the connection ended early");
+            if let Some(reason) = given_up(&error) {
+                shared.refusals.count(reason);
+            }
             None
         }
     }
+}
+
+/// Reads what the peer still sends, to its end or the limit.
+async fn take_unread<R: AsyncRead>(mut from: Pin<&mut R>) {
+    let mut place = vec![0; 16 * 1024];
+    let mut taken = 0;
+    while taken < UNREAD_BYTES_MAX {
+        let mut buffer = ReadBuf::new(&mut place);
+        let read = std::future::poll_fn(|cx| from.as_mut().poll_read(cx, &mut buffer)).await;
+        match (read, buffer.filled().len()) {
+            (Ok(()), bytes @ 1..) => taken += bytes,
+            (Ok(()) | Err(_), _) => return,
+        }
+    }
+}
+
+/// Why this server gave up on a peer, if it did.
+fn given_up(error: &hyper::Error) -> Option<Refusal> {
+    if error.is_timeout() {
+        return Some(Refusal::HeadTime);
+    }
+    if error.is_parse_too_large() {
+        return Some(Refusal::HeadSize);
+    }
+    let io: &io::Error = std::error::Error::source(error)?.downcast_ref()?;
+    let send: &SendError = io.get_ref()?.downcast_ref()?;
+    matches!(send, SendError::TooSlow { .. }).then_some(Refusal::TooSlow)
 }
 
 /// A response that is not yet settled, counted for its connection.
@@ -261,8 +314,9 @@ mod tests {
         std::fs::write(directory.path().join("file"), "content").unwrap();
         let directory = directory.path().to_owned();
         let routes = RouteChoice::Auto;
-        let site = SiteConfig { directory, listing: false, hidden: false };
-        let config = Config { listen: Vec::new(), routes, site };
+        let site = SiteConfig::new(directory);
+        let limits = crate::limits::Limits::default();
+        let config = Config { listen: Vec::new(), routes, site, limits, names_agents: false };
         let server = Server::bind(config, Arc::new(|_| ())).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();

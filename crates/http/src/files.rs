@@ -51,8 +51,8 @@ pub(crate) enum Entry {
 }
 
 impl Files {
-    pub(crate) fn open(directory: &Path) -> io::Result<Self> {
-        let root = Root::open(directory)?;
+    pub(crate) fn open(directory: &Path, follow_symlinks: bool) -> io::Result<Self> {
+        let root = Root::open(directory)?.following_symlinks(follow_symlinks);
         let elsewhere = Arc::new(Semaphore::new(ELSEWHERE_MAX));
         let open = Cache::new(open_files_max());
         Ok(Self { root, open, elsewhere, started: Instant::now() })
@@ -175,7 +175,7 @@ mod tests {
         fn new() -> Self {
             let directory = tempfile::tempdir().unwrap();
             fs::write(directory.path().join("file"), "first").unwrap();
-            let files = Files::open(directory.path()).unwrap();
+            let files = Files::open(directory.path(), true).unwrap();
             Self { directory, files, start: Instant::now() }
         }
 

@@ -2,26 +2,39 @@
 
 use std::fmt;
 use std::io;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http::header::{REFERER, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
-use pagewire_engine::{Ledger, Meter, Outcome, RouteChoice, Tally};
+use pagewire_engine::{Ledger, Meter, Outcome, RouteChoice, Tally, Throttle, pacing};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::auth::{Passwords, User};
 use crate::body::FileBody;
 use crate::connection::{Answer, UnderWay, connection};
-use crate::error::StartError;
+use crate::error::{RequestError, StartError};
+use crate::limits::Limits;
 use crate::listen::{Accepted, Listen, ListenAddress, Listener, PeerAddress};
+use crate::monitor::Monitor;
+use crate::refusals::{Refusal, Refusals, Refused};
+use crate::respond::refusal;
 use crate::service::FileService;
+use crate::slots::{Slot, Slots};
+use crate::transfers::{Shown, Transfers};
 
 /// How long accepting pauses when the process or the system is out of descriptors or memory:
 /// long enough not to spin, short enough not to be felt when a connection ends.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+
+/// Targets that are longer answer 414: no name in a file system is, and RFC 9110 (section 4.1)
+/// asks for no more.
+const TARGET_BYTES_MAX: usize = 8000;
 
 /// What a server is to do.
 #[derive(Clone, Debug)]
@@ -32,6 +45,10 @@ pub struct Config {
     pub routes: RouteChoice,
     /// What is served there.
     pub site: SiteConfig,
+    /// What clients are granted.
+    pub limits: Limits,
+    /// Whether an [`Exchange`] has what clients say of themselves. It costs each request a look.
+    pub names_agents: bool,
 }
 
 /// What is served, and how.
@@ -44,6 +61,23 @@ pub struct SiteConfig {
     /// Whether names that start with a dot are listed and served. `/.well-known/` (RFC 8615)
     /// is served anyway.
     pub hidden: bool,
+    /// Who may see it; `None` for everybody.
+    pub passwords: Option<Passwords>,
+    /// Whether symbolic links are followed, as far as they stay inside; else they answer 404.
+    pub follow_symlinks: bool,
+}
+
+impl SiteConfig {
+    /// The files below `directory`, as `pagewire serve` has them without further flags.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+            listing: true,
+            hidden: false,
+            passwords: None,
+            follow_symlinks: true,
+        }
+    }
 }
 
 /// One request and what became of its response.
@@ -62,8 +96,28 @@ pub struct Exchange {
     pub target: Uri,
     /// The response's status.
     pub status: StatusCode,
+    /// Who it was, by password.
+    pub user: Option<Arc<str>>,
+    /// What it said of itself, if that was asked for.
+    pub agent: Option<Box<Agent>>,
     /// The response's body: bytes due and sent, by which route, and why it ended early.
     pub body: Outcome,
+}
+
+/// What a client says of itself and of where it comes from; nobody has checked it.
+#[derive(Clone, Debug, Default)]
+pub struct Agent {
+    /// The field User-Agent (RFC 9110, section 10.1.5).
+    pub user_agent: Option<HeaderValue>,
+    /// The field Referer (RFC 9110, section 10.1.3).
+    pub referer: Option<HeaderValue>,
+}
+
+impl Agent {
+    fn of(headers: &HeaderMap) -> Box<Self> {
+        let field = |name| headers.get(name).cloned();
+        Box::new(Self { user_agent: field(USER_AGENT), referer: field(REFERER) })
+    }
 }
 
 /// Called after each response, on a thread of the event loop: it must not block.
@@ -75,6 +129,14 @@ pub type Observer = Arc<dyn Fn(&Exchange) + Send + Sync>;
 pub struct Totals {
     /// Connections accepted.
     pub connections: u64,
+    /// Those that are open.
+    pub connections_now: u64,
+    /// Those that may be.
+    pub connections_max: u64,
+    /// Clients that were turned away or given up on.
+    pub refused: Refused,
+    /// Requests whose responses have not ended.
+    pub in_flight: u64,
     /// Responses ended, those cut short included.
     pub responses: u64,
     /// Responses cut short.
@@ -94,7 +156,15 @@ pub(crate) struct Shared {
     files: FileService,
     pub(crate) routes: RouteChoice,
     pub(crate) meter: Arc<Meter>,
+    pub(crate) slots: Arc<Slots>,
+    pub(crate) refusals: Refusals,
+    pub(crate) transfers: Transfers,
+    rate: Option<NonZeroU64>,
+    pub(crate) throttle: Option<Arc<Throttle>>,
+    names_agents: bool,
+    stopping: AtomicBool,
     connections: AtomicU64,
+    requests: AtomicU64,
     responses: AtomicU64,
     aborted: AtomicU64,
     observer: Observer,
@@ -107,7 +177,7 @@ impl Server {
     ///
     /// [`StartError`], which names the directory or the address.
     pub async fn bind(config: Config, observer: Observer) -> Result<Self, StartError> {
-        let Config { listen, routes, site } = config;
+        let Config { listen, routes, site, limits, names_agents } = config;
         let files = FileService::open(&site)
             .map_err(|source| StartError::Root { path: site.directory, source })?;
         let addresses: Vec<_> = listen.into_iter().map(|listen| listen.address).collect();
@@ -117,12 +187,26 @@ impl Server {
             files,
             routes,
             meter: Arc::new(Meter::new()),
+            slots: Arc::new(limits.slots()),
+            refusals: Refusals::default(),
+            transfers: Transfers::default(),
+            rate: limits.rate,
+            throttle: limits.rate_total.map(|rate| Arc::new(Throttle::new(rate))),
+            names_agents,
+            stopping: AtomicBool::new(false),
             connections: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
             responses: AtomicU64::new(0),
             aborted: AtomicU64::new(0),
             observer,
         };
         Ok(Self { listeners, shared: Arc::new(shared) })
+    }
+
+    /// A look into it, also while it runs.
+    #[must_use]
+    pub fn monitor(&self) -> Monitor {
+        Monitor::of(&self.shared)
     }
 
     #[cfg(test)]
@@ -152,6 +236,7 @@ impl Server {
             listening.spawn(listen(listener, Arc::clone(&self.shared), phase.subscribe()));
         }
         stop.await;
+        self.shared.stopping.store(true, Ordering::Relaxed);
         phase.send_replace(Phase::Stopping);
         tokio::select! {
             () = cut => {
@@ -196,19 +281,22 @@ async fn listen(listener: Listener, shared: Arc<Shared>, mut phase: watch::Recei
         };
         match accepted {
             Ok((stream, peer)) => {
-                shared.connections.fetch_add(1, Ordering::Relaxed);
+                let Some(slot) = shared.admit(&stream, peer) else { continue };
                 let (shared, phase) = (Arc::clone(&shared), phase.clone());
                 match stream {
                     Accepted::Tcp(stream) => {
-                        connections.spawn(connection(stream, peer, shared, phase))
+                        connections.spawn(connection(stream, peer, slot, shared, phase))
                     }
                     Accepted::Unix(stream) => {
-                        connections.spawn(connection(stream, peer, shared, phase))
+                        connections.spawn(connection(stream, peer, slot, shared, phase))
                     }
                 };
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept");
+                shared.refusals.count(Refusal::Accept);
+                // One that is idle has what is missing.
+                shared.slots.ask_for_room();
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
             }
         }
@@ -220,21 +308,56 @@ async fn listen(listener: Listener, shared: Arc<Shared>, mut phase: watch::Recei
     }
 }
 
+/// What `target` has to be read of.
+fn target_len(target: &Uri) -> usize {
+    target.path_and_query().map_or(0, |target| target.as_str().len())
+}
+
 impl Shared {
+    /// A place for a connection that was accepted; `None` when it was turned away.
+    fn admit(&self, stream: &Accepted, peer: PeerAddress) -> Option<Slot> {
+        match self.slots.take(peer.ip()) {
+            Ok(slot) => {
+                self.connections.fetch_add(1, Ordering::Relaxed);
+                if let (Some(rate), Accepted::Tcp(stream)) = (self.rate, stream)
+                    && let Err(error) = pacing::limit_rate(stream, rate)
+                {
+                    tracing::warn!(%peer, %error, "the rate of a connection is not limited");
+                }
+                Some(slot)
+            }
+            Err(reason) => {
+                tracing::debug!(%peer, reason = reason.name(), "turned away");
+                self.refusals.count(reason);
+                stream.turn_away();
+                None
+            }
+        }
+    }
+
     /// The answer to `request`, in which `under_way` goes as long as its response is unsettled.
     pub(crate) fn answer(
         self: &Arc<Self>,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         peer: PeerAddress,
         ledger: &Ledger,
         under_way: UnderWay,
     ) -> Answer {
         let (at, started) = (SystemTime::now(), Instant::now());
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(%peer, method = %request.method(), target = %request.uri(), "request");
         let asked = Asked { at, started, peer, ledger: ledger.clone(), under_way };
+        if target_len(request.uri()) > TARGET_BYTES_MAX {
+            let error = RequestError::TargetTooLong { max: TARGET_BYTES_MAX };
+            let mut response = refusal(&error);
+            response.extensions_mut().insert(Refusal::TargetLength);
+            return Answer::Now(Some(asked.announced(self, request, response)));
+        }
         if let Some(response) = self.files.answer_now(&request, started) {
             return Answer::Now(Some(asked.announced(self, request, response)));
         }
         let shared = Arc::clone(self);
+        request.extensions_mut().insert(peer);
         Answer::Later(Box::pin(async move {
             let response = shared.files.answer(&request, started).await;
             asked.announced(&shared, request, response)
@@ -249,10 +372,21 @@ impl Shared {
         (self.observer)(exchange);
     }
 
-    fn totals(&self) -> Totals {
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn totals(&self) -> Totals {
+        // Responses first: they are never more than requests.
+        let responses = self.responses.load(Ordering::Relaxed);
+        let requests = self.requests.load(Ordering::Relaxed);
         Totals {
             connections: self.connections.load(Ordering::Relaxed),
-            responses: self.responses.load(Ordering::Relaxed),
+            connections_now: self.slots.taken() as u64,
+            connections_max: self.slots.max() as u64,
+            refused: self.refusals.snapshot(),
+            in_flight: requests.saturating_sub(responses),
+            responses,
             aborted: self.aborted.load(Ordering::Relaxed),
             moved: self.meter.snapshot(),
         }
@@ -274,18 +408,34 @@ impl Asked {
         self,
         shared: &Arc<Shared>,
         request: Request<Incoming>,
-        response: Response<FileBody>,
+        mut response: Response<FileBody>,
     ) -> Response<FileBody> {
         let Self { at, started, peer, ledger, under_way } = self;
         let due = response.body().bytes_left();
         let status = response.status();
         let (head, _) = request.into_parts();
+        let agent = shared.names_agents.then(|| Agent::of(&head.headers));
+        let user = response.extensions_mut().remove::<User>().map(|User(name)| name);
+        if let Some(reason) = response.extensions_mut().remove::<Refusal>() {
+            shared.refusals.count(reason);
+        }
         let (version, method, target) = (head.version, head.method, head.uri);
-        let shared = Arc::clone(shared);
+        let number = shared.transfers.number(due);
+        let shown = number.map(|number| (number, target.clone()));
+        let server = Arc::clone(shared);
         let delivery = ledger.open(due, started, move |body| {
-            shared.settled(&Exchange { at, peer, version, method, target, status, body });
+            if let Some(number) = number {
+                server.transfers.ended(number);
+            }
+            let exchange =
+                Exchange { at, peer, version, method, target, status, user, agent, body };
+            server.settled(&exchange);
             drop(under_way);
         });
+        if let Some((number, target)) = shown {
+            let watch = delivery.watch();
+            shared.transfers.show(number, Shown { peer, target, due, started, watch });
+        }
         response.map(|body| body.announced_to(delivery))
     }
 }

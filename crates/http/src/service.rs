@@ -9,9 +9,11 @@ use http::header::CACHE_CONTROL;
 use http::{HeaderMap, Method, Request, Response};
 
 use crate::archive::{self, Archives};
+use crate::auth::Passwords;
 use crate::body::FileBody;
 use crate::error::RequestError;
 use crate::files::{Entry, Files};
+use crate::listen::PeerAddress;
 use crate::listing::Listing;
 use crate::resolve::TargetPath;
 use crate::respond::respond;
@@ -27,18 +29,21 @@ pub(crate) struct FileService {
     archives: Option<Archives>,
     /// Names that start with a dot are served, too.
     hidden: bool,
+    /// Who may see them; `None` for everybody.
+    passwords: Option<Passwords>,
 }
 
 impl FileService {
     pub(crate) fn open(config: &SiteConfig) -> io::Result<Self> {
-        let SiteConfig { directory, listing, hidden } = config;
+        let SiteConfig { directory, listing, hidden, .. } = config;
         let (listing, hidden) = (*listing, *hidden);
-        let files = Files::open(directory)?;
+        let files = Files::open(directory, config.follow_symlinks)?;
         let name = name_of(directory);
         let root = || files.root().clone();
         let archives = listing.then(|| Archives::new(root(), name.clone(), hidden));
         let listing = listing.then(|| Listing::new(root(), &name, hidden));
-        Ok(Self { files, listing, archives, hidden })
+        let passwords = config.passwords.clone();
+        Ok(Self { files, listing, archives, hidden, passwords })
     }
 
     /// The answer to a request for a folder as an archive; `None` for any other.
@@ -51,13 +56,44 @@ impl FileService {
         Some(self.archives.as_ref()?.answer(request, target, format).await)
     }
 
-    /// The response to `request`, which came in at `now`, if it is a file that was looked at just
-    /// now.
+    /// As `file_now`, for those who may see it.
     pub(crate) fn answer_now<B>(
         &self,
         request: &Request<B>,
         now: Instant,
     ) -> Option<Response<FileBody>> {
+        let Some(passwords) = &self.passwords else { return self.file_now(request, now) };
+        let user = passwords.auth().known(request.headers(), now)?;
+        let mut response = self.file_now(request, now)?;
+        response.extensions_mut().insert(user);
+        Some(response)
+    }
+
+    /// As `found`, for those who may see it. The request's extensions have the peer's address.
+    pub(crate) async fn answer<B>(&self, request: &Request<B>, now: Instant) -> Response<FileBody> {
+        let Some(passwords) = &self.passwords else { return self.found(request, now).await };
+        let address = request.extensions().get::<PeerAddress>().and_then(PeerAddress::ip);
+        match passwords.auth().check(request.headers(), address, now).await {
+            Ok(user) => {
+                let mut response = self.found(request, now).await;
+                response.extensions_mut().insert(user);
+                response
+            }
+            Err(error) => {
+                let reason = error.refusal();
+                let mut response =
+                    respond(request.method(), request.headers(), Err(error), String::new);
+                if let Some(reason) = reason {
+                    response.extensions_mut().insert(reason);
+                }
+                response
+            }
+        }
+    }
+
+    /// The response to `request`, which came in at `now`, if it is a file that was looked at just
+    /// now.
+    fn file_now<B>(&self, request: &Request<B>, now: Instant) -> Option<Response<FileBody>> {
         let (method, headers) = (request.method(), request.headers());
         if !matches!(*method, Method::GET | Method::HEAD) || wants_recheck(headers) {
             return None;
@@ -71,7 +107,7 @@ impl FileService {
     }
 
     /// The response to `request`, which came in at `now`.
-    pub(crate) async fn answer<B>(&self, request: &Request<B>, now: Instant) -> Response<FileBody> {
+    async fn found<B>(&self, request: &Request<B>, now: Instant) -> Response<FileBody> {
         let method = request.method();
         let target = match *method {
             Method::GET | Method::HEAD => TargetPath::parse(request.uri().path()),

@@ -47,7 +47,7 @@ impl Site {
             let identity = (stat.st_dev, stat.st_ino);
             let files = match known.filter(|known| known.identity == identity) {
                 Some(known) => known.files,
-                None => Arc::new(Files::open(&path)?),
+                None => Arc::new(Files::open(&path, true)?),
             };
             Ok(Opened { files, identity, checked: now })
         };
