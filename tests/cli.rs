@@ -32,7 +32,6 @@ fn usage_errors() {
     for (arguments, named) in [
         (&[][..], "serve"),
         (&["nonsense"], "nonsense"),
-        (&["serve"], "DIR"),
         (&["serve", ".", "--nonsense"], "--nonsense"),
         (&["serve", ".", "--route", "teleport"], "teleport"),
         (&["serve", ".", "--listen", "nowhere"], "nowhere"),
@@ -43,6 +42,11 @@ fn usage_errors() {
     ] {
         check_refusal(arguments, USAGE, &[named]);
     }
+}
+
+#[test]
+fn nothing_to_serve() {
+    check_refusal(&["serve"], FAILED, &["serve DIR", "root"]);
 }
 
 #[test]

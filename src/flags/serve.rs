@@ -3,12 +3,13 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args};
+use clap::Args;
 use pagewire_engine::RouteChoice;
-use pagewire_http::ListenAddress;
+use pagewire_http::{Listen, ListenAddress};
 
 use crate::flags::{LimitFlags, SiteFlags};
 use crate::serve::{AdminAddress, LogFormat};
+use crate::trace;
 
 /// Serve a directory over HTTP
 ///
@@ -24,7 +25,7 @@ pub(crate) struct ServeFlags {
     ///
     /// Port 0 takes a free one; [::] is IPv4 too. A Unix socket gets the permission bits of the
     /// umask, or those that are given behind it, as in unix:/run/pagewire.sock:660.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    #[arg(long, value_name = "ADDR", value_delimiter = ',', default_value = "127.0.0.1:8080")]
     pub(crate) listen: Vec<ListenAddress>,
 
     /// Route that bytes take from file to socket
@@ -67,11 +68,12 @@ pub(crate) struct ServeFlags {
     #[arg(long, value_name = "ADDR")]
     pub(crate) admin: Option<AdminAddress>,
 
-    /// Say on standard error what connections do; twice for more
+    /// Say on standard error what connections do, as far as FILTER lets it through
     ///
-    /// The variable PAGEWIRE_LOG chooses more finely, as in PAGEWIRE_LOG=pagewire_http=debug.
-    #[arg(long, short, action = ArgAction::Count)]
-    pub(crate) verbose: u8,
+    /// For example debug, or pagewire_http=debug,pagewire_engine=trace: a filter of
+    /// tracing-subscriber.
+    #[arg(long, value_name = "FILTER", value_parser = trace::filter)]
+    pub(crate) trace: Option<String>,
 
     #[command(flatten)]
     pub(crate) limits: LimitFlags,
@@ -81,5 +83,11 @@ impl ServeFlags {
     /// What is written of each response, by both flags.
     pub(crate) fn log_format(&self) -> LogFormat {
         if self.quiet { LogFormat::Off } else { self.log }
+    }
+}
+
+impl ServeFlags {
+    pub(crate) fn listeners(&self) -> Vec<Listen> {
+        self.listen.iter().cloned().map(Listen::plain).collect()
     }
 }

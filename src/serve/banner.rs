@@ -7,22 +7,19 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use pagewire_engine::{Route, proof};
-use pagewire_http::ListenAddress;
+use pagewire_http::{ListenAddress, Mount};
 
-use crate::flags::ServeFlags;
-use crate::mount::Mount;
+use crate::config::Config;
+use crate::mount;
 use crate::serve::AdminAddress;
 
 pub(crate) fn print(
-    flags: &ServeFlags,
+    config: &Config,
     addresses: &[ListenAddress],
     admin: Option<&AdminAddress>,
 ) -> io::Result<()> {
-    let directory = fs::canonicalize(&flags.site.directory)?;
-    let file_system = file_system_of(&directory).unwrap_or_else(|| "unknown".to_owned());
     let mut out = io::stdout().lock();
-    let version = env!("CARGO_PKG_VERSION");
-    writeln!(out, "pagewire {version} serves {} ({file_system})", directory.display())?;
+    print_sites(config, "serves", &mut out)?;
     for address in addresses {
         match address {
             ListenAddress::Tcp(address) => reachable(address)
@@ -34,10 +31,43 @@ pub(crate) fn print(
     if let Some(admin) = admin {
         writeln!(out, "admin: {admin}")?;
     }
-    writeln!(out, "{}", routes_here(&directory))?;
-    let route = flags.route;
+    if let Some(mount) = config.mounts.first() {
+        let directory = fs::canonicalize(&mount.site.directory)?;
+        writeln!(out, "{}", routes_here(&directory))?;
+    }
+    let route = config.flags.route;
     writeln!(out, "route: {route} (stop with Ctrl-C; a second one cuts running responses)")?;
     out.flush()
+}
+
+/// A line for each directory.
+pub(crate) fn print_sites(config: &Config, verb: &str, out: &mut impl Write) -> io::Result<()> {
+    let mut opening = format!("pagewire {} {verb}", env!("CARGO_PKG_VERSION"));
+    for mount in &config.mounts {
+        let directory = fs::canonicalize(&mount.site.directory)?;
+        let file_system = file_system_of(&directory).unwrap_or_else(|| "unknown".to_owned());
+        writeln!(out, "{opening} {} ({file_system}){}", directory.display(), place(mount))?;
+        // The next one's line is as wide up to there.
+        opening = " ".repeat(opening.len());
+    }
+    Ok(())
+}
+
+/// For which requests.
+pub(crate) fn place_of(mount: &Mount) -> String {
+    let hosts: Vec<_> = mount.hosts.iter().map(ToString::to_string).collect();
+    format!("{}{}", hosts.join(","), mount.path)
+}
+
+/// The same in words, if it is not for all.
+fn place(mount: &Mount) -> String {
+    let hosts: Vec<_> = mount.hosts.iter().map(ToString::to_string).collect();
+    match (hosts.join(", "), mount.path.to_string()) {
+        (hosts, path) if hosts.is_empty() && path == "/" => String::new(),
+        (hosts, path) if hosts.is_empty() => format!(" at {path}"),
+        (hosts, path) if path == "/" => format!(" for {hosts}"),
+        (hosts, path) => format!(" for {hosts} at {path}"),
+    }
 }
 
 /// The addresses to type for one that is listened on: for "any", those of the interfaces.
@@ -75,5 +105,5 @@ fn routes_here(directory: &Path) -> String {
 
 /// The type of the file system that `path` lies on.
 fn file_system_of(path: &Path) -> Option<String> {
-    Mount::of(&File::open(path).ok()?).map(|mount| mount.file_system)
+    mount::Mount::of(&File::open(path).ok()?).map(|mount| mount.file_system)
 }

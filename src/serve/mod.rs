@@ -2,8 +2,13 @@
 
 mod admin;
 mod banner;
+mod check;
 mod log;
+mod reload;
+mod systemd;
+mod watch;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -12,15 +17,18 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use pagewire_engine::Route;
 use pagewire_http::raise_descriptor_limit;
-use pagewire_http::{Config, Listen, ListenAddress, Observer, Refusal, Server, StartError, Totals};
+use pagewire_http::{Config, ListenAddress, Observer, Refusal, Server, StartError, Totals};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+use crate::config;
 use crate::flags::ServeFlags;
 use crate::serve::admin::{Admin, AdminListener, Stats};
 use crate::serve::log::{LineSender, LineWriter, LogPlace};
+use crate::serve::reload::Reload;
+use crate::serve::systemd::Notifier;
 use crate::trace;
 
 pub(crate) use admin::AdminAddress;
@@ -29,18 +37,28 @@ pub(crate) use log::LogFormat;
 /// How long the end waits for file look-ups that hang on a dead disk.
 const STUCK_THREADS_GRACE: Duration = Duration::from_secs(1);
 
-pub(crate) fn run(flags: &ServeFlags) -> anyhow::Result<()> {
-    trace::start(flags.verbose)?;
+pub(crate) fn run(line: &[OsString]) -> anyhow::Result<()> {
+    let config = config::Config::load(line)?;
+    if config.file_flags.show_config {
+        let mut out = io::stdout().lock();
+        return write!(out, "{}", config.to_toml()).context("cannot print the configuration");
+    }
+    if config.file_flags.check {
+        return check::run(&config);
+    }
+    if let Some(filter) = &config.flags.trace {
+        trace::start(filter)?;
+    }
     if let Err(error) = raise_descriptor_limit() {
         eprintln!("pagewire: the limit of open descriptors stays as it is: {error}");
     }
-    let runtime = runtime(flags).context("cannot start the event loop")?;
-    let place = flags.log_file.clone().map_or(LogPlace::StandardError, LogPlace::File);
-    let lines = match flags.log_format() {
+    let runtime = runtime(&config.flags).context("cannot start the event loop")?;
+    let place = config.flags.log_file.clone().map_or(LogPlace::StandardError, LogPlace::File);
+    let lines = match config.flags.log_format() {
         LogFormat::Off => None,
         _ => Some(LineWriter::start(place)?),
     };
-    let totals = runtime.block_on(serve(flags, lines.as_ref().map(LineWriter::sender)));
+    let totals = runtime.block_on(serve(line, config, lines.as_ref().map(LineWriter::sender)));
     runtime.shutdown_timeout(STUCK_THREADS_GRACE);
     let lost = lines.map_or(0, LineWriter::finish);
     print_totals(&totals?, lost).context("cannot print the totals")
@@ -57,36 +75,43 @@ fn runtime(flags: &ServeFlags) -> io::Result<Runtime> {
     }
 }
 
-async fn serve(flags: &ServeFlags, lines: Option<LineSender>) -> anyhow::Result<Totals> {
+async fn serve(
+    line: &[OsString],
+    config: config::Config,
+    lines: Option<LineSender>,
+) -> anyhow::Result<Totals> {
+    let notifier = Arc::new(Notifier::connect());
     let signals = Mutex::new(StopSignals::catch().context("cannot catch signals")?);
+    let flags = &config.flags;
     let admin = flags.admin.as_ref().map(AdminListener::bind).transpose()?;
     let stats = admin.as_ref().map(|_| Arc::new(Stats::default()));
-    let listen = flags.listen.iter().cloned().map(Listen::plain).collect();
-    let config = Config {
-        listen,
+    let asked = Config {
+        listen: flags.listeners(),
         routes: flags.route,
-        site: flags.site.config(),
+        sites: config.mounts.clone(),
         limits: flags.limits.limits(),
         names_agents: flags.log_format().names_agents(),
     };
     let observer = observer(flags.log_format(), lines.clone(), stats.clone());
-    let server = Server::bind(config, observer).await.map_err(with_way_out)?;
-    banner::print(flags, &server.addresses()?, admin.as_ref().map(AdminListener::address))
+    let server = Server::bind(asked, observer).await.map_err(with_way_out)?;
+    banner::print(&config, &server.addresses()?, admin.as_ref().map(AdminListener::address))
         .context("cannot print the start lines")?;
-    warn_of_open_doors(flags, admin.as_ref());
+    warn_of_open_doors(&config, admin.as_ref());
     if let (Some(listener), Some(stats)) = (admin, stats) {
         listener.start(Admin::new(server.monitor(), stats, lines.clone()))?;
     }
     if let (Some(lines), Some(_)) = (lines, &flags.log_file) {
-        let mut rotated = signal(SignalKind::hangup()).context("cannot catch SIGHUP")?;
-        tokio::spawn(async move {
-            while rotated.recv().await.is_some() {
-                lines.reopen();
-            }
-        });
+        reopen_when_rotated(lines).context("cannot catch SIGHUP")?;
     }
-    let stop = async { signals.lock().await.next().await };
     let grace = flags.limits.grace.map(Duration::from_secs);
+    let reload = Reload::new(line, config, server.reloader(), Arc::clone(&notifier));
+    let reloading = tokio::spawn(reload.context("cannot catch SIGHUP")?.forever());
+    notifier.ready();
+    let stop = async {
+        signals.lock().await.next().await;
+        reloading.abort();
+        notifier.stopping();
+    };
     let cut = async {
         let mut signals = signals.lock().await;
         match grace {
@@ -115,8 +140,19 @@ fn observer(format: LogFormat, lines: Option<LineSender>, stats: Option<Arc<Stat
     })
 }
 
+/// Has the log's file opened anew at SIGHUP.
+fn reopen_when_rotated(lines: LineSender) -> io::Result<()> {
+    let mut rotated = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while rotated.recv().await.is_some() {
+            lines.reopen();
+        }
+    });
+    Ok(())
+}
+
 /// Says what strangers could read.
-fn warn_of_open_doors(flags: &ServeFlags, admin: Option<&AdminListener>) {
+fn warn_of_open_doors(config: &config::Config, admin: Option<&AdminListener>) {
     if let Some(admin) = admin.filter(|admin| admin.is_public()) {
         let address = admin.address();
         eprintln!(
@@ -124,10 +160,10 @@ fn warn_of_open_doors(flags: &ServeFlags, admin: Option<&AdminListener>) {
              --admin PORT stays on this host"
         );
     }
-    let plain = flags.listen.iter().find(
-        |address| matches!(address, ListenAddress::Tcp(address) if !address.ip().is_loopback()),
-    );
-    if let (true, Some(address)) = (flags.site.has_passwords(), plain) {
+    let is_open = |address: &ListenAddress| matches!(address, ListenAddress::Tcp(address) if !address.ip().is_loopback());
+    let plain = config.flags.listen.iter().find(|address| is_open(address));
+    let asks = config.mounts.iter().any(|mount| mount.site.passwords.is_some());
+    if let (true, Some(address)) = (asks, plain) {
         eprintln!(
             "pagewire: passwords can be read on their way to {address}, which has no TLS; listen \
              on a loopback address behind a proxy that has it"
@@ -167,6 +203,7 @@ fn with_way_out(error: StartError) -> anyhow::Error {
         (StartError::Root { .. }, Some(NotFound)) => "name a directory that exists",
         (StartError::Root { .. }, Some(NotADirectory)) => "name the directory that it lies in",
         (StartError::Root { .. }, Some(PermissionDenied)) => "this user may not read it",
+        (StartError::Page { .. }, _) => "name a file that lies below the directory",
         (StartError::Listen { .. }, Some(AddrInUse)) => {
             "another program listens there: choose another port with --listen; port 0 takes any"
         }

@@ -32,6 +32,13 @@ impl Head {
             .map(|(_, value)| value)
     }
 
+    /// The values of all lines of one name, as one list (RFC 9110, section 5.3).
+    pub(crate) fn all(&self, name: &str) -> String {
+        let lines = self.text.lines().filter_map(|line| line.split_once(": "));
+        let named = lines.filter(|(key, _)| key.eq_ignore_ascii_case(name));
+        named.map(|(_, value)| value).collect::<Vec<_>>().join(", ")
+    }
+
     pub(crate) fn content_length(&self) -> usize {
         self.header("content-length").and_then(|value| value.parse().ok()).unwrap_or(0)
     }

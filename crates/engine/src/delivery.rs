@@ -12,10 +12,10 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::error::SendError;
-use crate::meter::{Count, Report, Tally};
+use crate::meter::{Cold, Count, Report, Tally};
 use crate::registry::{self, Owner};
 use crate::route::Route;
-use crate::transfer::{PartRef, Progress};
+use crate::transfer::{Moved, PartRef, Progress};
 
 /// The account of one wire, shared by the wire and by whoever hands bytes to the writer above.
 ///
@@ -34,18 +34,27 @@ struct Entries {
     failure: Option<String>,
     /// The wire is gone.
     closed: bool,
+    /// The wire is to send nothing more: what it was given is not what was promised.
+    broken: bool,
+    /// What the wire is about to be asked to write, by a writer that mixes deliveries.
+    offered: Option<Offered>,
     /// Bytes that were read beside what is sent, and that the wire does not know of yet.
     read_aside: u64,
+    /// What was brought in beside the wire, which does not know of it yet.
+    cold_aside: Cold,
 }
 
 impl fmt::Debug for Entries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { expected, failure, closed, read_aside } = self;
+        let Self { expected, failure, closed, broken, offered, read_aside, cold_aside } = self;
         f.debug_struct("Entries")
             .field("expected", &expected.len())
             .field("failure", failure)
             .field("closed", closed)
+            .field("broken", broken)
+            .field("offered", &offered.is_some())
             .field("read_aside", read_aside)
+            .field("cold_aside", cold_aside)
             .finish()
     }
 }
@@ -57,6 +66,15 @@ struct Expected {
     /// They were read from a file into memory.
     copied: bool,
     account: Arc<Account>,
+}
+
+/// A run of memory that the wire will be asked to write next, whatever is expected.
+struct Offered {
+    address: usize,
+    /// They were read from a file into memory.
+    copied: bool,
+    /// Not held: what was offered last stays here until something else is.
+    account: Weak<Account>,
 }
 
 /// What one delivery has come to; settled when the last handle and the last expected run go.
@@ -135,6 +153,14 @@ impl Ledger {
     pub(crate) fn tick(&self, parts: &[PartRef<'_>], progress: &mut Progress) {
         let mut entries = self.lock();
         progress.read_aside += std::mem::take(&mut entries.read_aside);
+        let offered = entries.offered.take().and_then(|offered| offered.tick(parts, progress));
+        progress.cold += std::mem::take(&mut entries.cold_aside);
+        if let Some(account) = offered {
+            drop(entries);
+            // It may settle here, outside the lock.
+            drop(account);
+            return;
+        }
         let Some(front) = entries.expected.front() else {
             return;
         };
@@ -177,6 +203,15 @@ impl Ledger {
         self.note(|| error.to_string());
     }
 
+    /// An error if the wire is to send nothing more.
+    pub(crate) fn refuse_if_broken(&self) -> io::Result<()> {
+        let entries = self.lock();
+        match &entries.failure {
+            Some(failure) if entries.broken => Err(io::Error::other(failure.clone())),
+            _ => Ok(()),
+        }
+    }
+
     /// Remembers that the peer closed its side.
     pub(crate) fn closed_by_peer(&self) {
         self.note(|| "connection closed by the peer".to_owned());
@@ -196,6 +231,25 @@ impl Ledger {
     }
 }
 
+impl Offered {
+    /// Credits what a step moved to its account, if that is what was offered.
+    fn tick(self, parts: &[PartRef<'_>], progress: &mut Progress) -> Option<Arc<Account>> {
+        let account = self.account.upgrade()?;
+        let offered = |moved: &&mut Moved| address_of(&parts[moved.part]) == Some(self.address);
+        let moved = progress.moved.iter_mut().find(offered)?;
+        if self.copied {
+            moved.way = Some(Route::ReadWrite);
+            moved.count.user_copied_bytes = moved.count.bytes;
+        }
+        let mut tally = account.tally();
+        tally.count(moved.way, &moved.count);
+        tally.count_step_downs(progress.step_downs);
+        tally.count_cold(progress.cold);
+        drop(tally);
+        Some(account)
+    }
+}
+
 /// Where a part lies in memory, if it does.
 fn address_of(part: &PartRef<'_>) -> Option<usize> {
     match part {
@@ -204,8 +258,9 @@ fn address_of(part: &PartRef<'_>) -> Option<usize> {
     }
 }
 
-/// The open account of one response, say. It settles when this handle was dropped and every
+/// The open account of one response, say. It settles when its handles were dropped and every
 /// expected run was sent, or the wire was dropped.
+#[derive(Clone)]
 pub struct Delivery {
     account: Arc<Account>,
 }
@@ -283,6 +338,49 @@ impl Delivery {
     #[must_use]
     pub fn watch(&self) -> DeliveryWatch {
         DeliveryWatch(Arc::downgrade(&self.account))
+    }
+
+    /// Says that the writer above is about to ask the wire to write `memory`, or the front of it,
+    /// before anything else: for writers that mix deliveries (HTTP/2), so that there is no order
+    /// to [expect](Delivery::expect). `copied` says that it was read from a file into memory.
+    pub fn offer(&self, memory: &[u8], copied: bool) {
+        if let Some(ledger) = self.account.ledger.get() {
+            let address = memory.as_ptr().addr();
+            let account = Arc::downgrade(&self.account);
+            ledger.lock().offered = Some(Offered { address, copied, account });
+        }
+    }
+
+    /// Says that such a writer took `bytes` into a buffer of its own, which it sends with the next
+    /// frame: read from a file (`copied`), they are counted as user copies.
+    pub fn count_taken(&self, bytes: u64, copied: bool) {
+        let mut count = Count { bytes, ..Count::default() };
+        let way = copied.then_some(Route::ReadWrite);
+        if copied {
+            count.user_copied_bytes = bytes;
+            if let Some(ledger) = self.account.ledger.get() {
+                ledger.lock().read_aside += bytes;
+            }
+        }
+        self.account.tally().count(way, &count);
+    }
+
+    /// Counts what had to be brought into the page cache before the wire was asked.
+    pub fn count_cold(&self, cold: Cold) {
+        self.account.tally().count_cold(cold);
+        if let Some(ledger) = self.account.ledger.get() {
+            ledger.lock().cold_aside += cold;
+        }
+    }
+
+    /// Has the wire send nothing more, and the rest of its deliveries fail: bytes that were
+    /// promised are not there, and the writer above has taken others in their place.
+    pub fn break_wire(&self, why: &SendError) {
+        self.fail(why);
+        if let Some(ledger) = self.account.ledger.get() {
+            ledger.note(|| why.to_string());
+            ledger.lock().broken = true;
+        }
     }
 
     /// Says why the rest of its bytes will not come: the file could not be read, say.
@@ -389,6 +487,8 @@ impl Drop for Account {
             let own = self.failure.get().cloned();
             let failure = own.or_else(|| ledger.and_then(|ledger| ledger.lock().failure.clone()));
             failure.unwrap_or_else(|| match ledger {
+                // Nothing is wrong with the wire: of its deliveries this one was not wanted.
+                Some(ledger) if !ledger.lock().closed => "cancelled by the peer".to_owned(),
                 Some(_) => "connection closed by this server".to_owned(),
                 None => "dropped before its end".to_owned(),
             })

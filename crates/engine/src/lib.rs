@@ -22,6 +22,7 @@ mod source;
 mod sys;
 mod throttle;
 mod transfer;
+mod warmth;
 #[cfg(feature = "tokio")]
 mod wire;
 
@@ -42,5 +43,6 @@ pub use residency::Storage;
 pub use route::{Route, RouteChoice, UnknownRoute};
 pub use source::{FileRange, Identity, Modified, Part, Payload, SourceFile};
 pub use throttle::Throttle;
+pub use warmth::Warmth;
 #[cfg(feature = "tokio")]
 pub use wire::{Socket, Wire};

@@ -1,6 +1,7 @@
 //! Counts of what moved, by route: plain tallies for one transfer, a shared meter for a process.
 //! Knows no socket and no file.
 
+use std::ops::AddAssign;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -37,6 +38,13 @@ pub struct Cold {
     pub waits: u64,
     /// Bytes of the windows that were waited for.
     pub bytes: u64,
+}
+
+impl AddAssign for Cold {
+    fn add_assign(&mut self, other: Self) {
+        self.waits += other.waits;
+        self.bytes += other.bytes;
+    }
 }
 
 /// What moved, by route.
@@ -98,8 +106,7 @@ impl Tally {
     }
 
     pub(crate) fn count_cold(&mut self, cold: Cold) {
-        self.cold.waits += cold.waits;
-        self.cold.bytes += cold.bytes;
+        self.cold += cold;
     }
 }
 

@@ -7,14 +7,14 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_error;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::{Sleep, sleep, sleep_until};
 
 use crate::delivery::Ledger;
 use crate::error::SendError;
@@ -36,6 +36,9 @@ use crate::transfer::{PartRef, Parts, Progress, SLICES_MAX, parts_of, step};
 /// about 0.1 ms on loopback; fewer cost CPU, more gain none
 /// (`bench/runs/2026-11-22-2core-linux6.18/steps`).
 const TURN_BYTES_MAX: u64 = 2 * STEP_BYTES_MAX as u64;
+
+/// So long after a look at a peer that is waited for the next one is due at the latest.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// A socket of tokio that a [`Wire`] can be made of: [`TcpStream`] and [`UnixStream`].
 pub trait Socket: AsyncRead + AsyncWrite + AsFd + Unpin + sealed::Readiness {}
@@ -124,6 +127,7 @@ pub struct Wire<S> {
     patience: Option<Arc<Patience>>,
     /// How the peer took what it was sent, while it is waited for.
     taken: Option<Taken>,
+    look: Option<Pin<Box<Sleep>>>,
     entry: Entry,
     /// Bytes to be read again before those of the socket.
     unread: Bytes,
@@ -162,6 +166,7 @@ impl<S: Socket> Wire<S> {
             throttled: None,
             patience: None,
             taken: None,
+            look: None,
             entry: Entry::default(),
             unread: Bytes::new(),
             turn_bytes: 0,
@@ -184,8 +189,7 @@ impl<S: Socket> Wire<S> {
     }
 
     /// Has this wire fail with [`SendError::TooSlow`] when its peer takes less than `patience`
-    /// asks for (TCP only: see TCP_INFO). The peer is looked at when this wire is polled: whoever
-    /// drives it polls it every few seconds.
+    /// asks for. TCP only: what a peer took is what it acknowledged (TCP_INFO, Linux 4.1).
     #[must_use]
     pub fn with_patience(mut self, patience: Arc<Patience>) -> Self {
         self.patience = Some(patience);
@@ -284,7 +288,7 @@ impl<S: Socket> Wire<S> {
         loop {
             if self.socket.poll_write_ready(cx)?.is_pending() {
                 self.turn_bytes = 0;
-                self.refuse_if_too_slow()?;
+                self.poll_patience(cx)?;
                 return Poll::Pending;
             }
             let room = match &mut self.throttled {
@@ -321,7 +325,8 @@ impl<S: Socket> Wire<S> {
         }
     }
 
-    fn refuse_if_too_slow(&mut self) -> Result<(), SendError> {
+    /// Looks at how the peer takes what it was sent, and has this wire polled for the next look.
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Result<(), SendError> {
         let Some(patience) = &self.patience else { return Ok(()) };
         let now = Instant::now();
         if Taken::is_due(self.taken.as_ref(), now)
@@ -329,6 +334,10 @@ impl<S: Socket> Wire<S> {
             && let Ok(acknowledged) = sockopt::bytes_acknowledged(&self.socket)
         {
             self.taken = Some(Taken::look(self.taken.take(), now, acknowledged, patience)?);
+        }
+        let next = || Box::pin(sleep(LOOK_AGAIN));
+        while self.look.get_or_insert_with(next).as_mut().poll(cx).is_ready() {
+            self.look = None;
         }
         Ok(())
     }
@@ -359,6 +368,7 @@ impl<S: Socket> Wire<S> {
             return Poll::Ready(Ok(0));
         }
         self.refuse_if_abandoned()?;
+        self.entry.ledger.refuse_if_broken()?;
         let stepped = ready!(self.poll_step(cx, parts)).map_err(io::Error::from);
         Poll::Ready(match stepped {
             Ok(progress) => Ok(usize::try_from(progress.bytes()).unwrap_or(usize::MAX)),

@@ -6,7 +6,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::body::FileBody;
+use crate::http2;
 use crate::listen::PeerAddress;
 use crate::refusals::Refusal;
 use crate::serve::{Phase, Shared, reached};
@@ -31,7 +32,7 @@ use crate::slots::Slot;
 const PARKED_AFTER: Duration = Duration::from_secs(1);
 
 /// How long a connection may be parked between two requests. nginx waits as long.
-const IDLE_MAX: Duration = Duration::from_secs(75);
+pub(crate) const IDLE_MAX: Duration = Duration::from_secs(75);
 
 /// How long the head of a request may take, from its first byte or the connection's begin.
 const HEAD_MAX: Duration = Duration::from_secs(30);
@@ -57,6 +58,17 @@ pub(crate) async fn connection<S: Stream>(
         tracing::debug!(%peer, %error, "TCP_NODELAY was refused");
     }
     let mut parked = Parked { socket, unread: Bytes::new() };
+    let http2 = tokio::select! {
+        heard = timeout(HEAD_MAX, parked.begins_http2()) => match heard {
+            Ok(Ok(http2)) => http2,
+            _ => return,
+        },
+        () = reached(&mut phase, Phase::Stopping) => return,
+        () = shared.slots.wanted() => return,
+    };
+    if http2 {
+        return Box::pin(http2::talk(parked, peer, &shared, &mut phase)).await;
+    }
     let mut patience = HEAD_MAX;
     loop {
         if parked.unread.is_empty() {
@@ -80,7 +92,7 @@ pub(crate) async fn connection<S: Stream>(
 }
 
 /// What connections are made of: it waits as small as it can, and is talked over as a wire.
-pub(crate) trait Stream: Sized + Send + Sync + 'static {
+pub(crate) trait Stream: AsyncRead + Sized + Send + Sync + Unpin + 'static {
     type Wire: AsyncRead + AsyncWrite + Send + Unpin;
 
     /// Has the last packet of a body not wait for the acknowledgement of the one before it, which
@@ -149,10 +161,43 @@ fn wire_of<S: Socket>(socket: S, unread: Bytes, shared: &Shared) -> (Wire<S>, Le
 }
 
 /// A connection between two requests.
-struct Parked<S> {
-    socket: S,
-    /// The front of a request's head.
-    unread: Bytes,
+pub(crate) struct Parked<S> {
+    pub(crate) socket: S,
+    /// What was read and not yet understood: the front of a request's head.
+    pub(crate) unread: Bytes,
+}
+
+/// What a connection of HTTP/2 begins with (RFC 9113 3.4). Without TLS nothing else tells it from
+/// one of HTTP/1.1, of which no request begins so.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// As much as is read at first: most requests are shorter, and are read once.
+const FIRST_BYTES_MAX: usize = 512;
+
+impl<S: Stream> Parked<S> {
+    /// Whether it begins with HTTP/2. Waits until that is known.
+    async fn begins_http2(&mut self) -> io::Result<bool> {
+        loop {
+            let heard = &self.unread[..self.unread.len().min(HTTP2_PREFACE.len())];
+            if !HTTP2_PREFACE.starts_with(heard) {
+                return Ok(false);
+            }
+            if heard.len() == HTTP2_PREFACE.len() {
+                return Ok(true);
+            }
+            let Self { socket, unread } = self;
+            *unread = std::future::poll_fn(|cx| {
+                let mut memory = [0; FIRST_BYTES_MAX];
+                let mut buffer = ReadBuf::new(&mut memory);
+                ready!(Pin::new(&mut *socket).poll_read(cx, &mut buffer))?;
+                if buffer.filled().is_empty() {
+                    return Poll::Ready(Err(io::Error::from(io::ErrorKind::UnexpectedEof)));
+                }
+                Poll::Ready(Ok([&unread[..], buffer.filled()].concat().into()))
+            })
+            .await?;
+        }
+    }
 }
 
 /// Answers requests until the connection ends, or is quiet and can be parked.
@@ -251,23 +296,30 @@ async fn take_unread<R: AsyncRead>(mut from: Pin<&mut R>) {
 }
 
 /// Why this server gave up on a peer, if it did.
-fn given_up(error: &hyper::Error) -> Option<Refusal> {
+pub(crate) fn given_up(error: &hyper::Error) -> Option<Refusal> {
     if error.is_timeout() {
         return Some(Refusal::HeadTime);
     }
     if error.is_parse_too_large() {
         return Some(Refusal::HeadSize);
     }
-    let io: &io::Error = std::error::Error::source(error)?.downcast_ref()?;
-    let send: &SendError = io.get_ref()?.downcast_ref()?;
-    matches!(send, SendError::TooSlow { .. }).then_some(Refusal::TooSlow)
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let send = io.and_then(|error| error.downcast_ref());
+        if let Some(SendError::TooSlow { .. }) = send {
+            return Some(Refusal::TooSlow);
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// A response that is not yet settled, counted for its connection.
 pub(crate) struct UnderWay(Arc<AtomicU64>);
 
 impl UnderWay {
-    fn begin(count: &Arc<AtomicU64>) -> Self {
+    pub(crate) fn begin(count: &Arc<AtomicU64>) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(count))
     }
@@ -307,6 +359,7 @@ mod tests {
 
     use super::*;
     use crate::serve::{Config, Server, SiteConfig};
+    use crate::sites::Mount;
 
     /// A connection on its way to be parked, and its client, which got the answer to `asked`.
     async fn quiet_after(asked: &[u8]) -> (TcpStream, Option<Parked<TcpStream>>) {
@@ -314,16 +367,17 @@ mod tests {
         std::fs::write(directory.path().join("file"), "content").unwrap();
         let directory = directory.path().to_owned();
         let routes = RouteChoice::Auto;
-        let site = SiteConfig::new(directory);
+        let sites = vec![Mount::everywhere(SiteConfig::new(directory))];
         let limits = crate::limits::Limits::default();
-        let config = Config { listen: Vec::new(), routes, site, limits, names_agents: false };
+        let config = Config { listen: Vec::new(), routes, sites, limits, names_agents: false };
         let server = Server::bind(config, Arc::new(|_| ())).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (socket, peer) = listener.accept().await.unwrap();
         client.write_all(asked).await.unwrap();
         let (_serving, mut phase) = watch::channel(Phase::Serving);
-        let begun = Parked { socket, unread: Bytes::new() };
+        let mut begun = Parked { socket, unread: Bytes::new() };
+        assert!(!begun.begins_http2().await.unwrap());
         let parked = talk(begun, PeerAddress::Tcp(peer), server.shared(), &mut phase).await;
         (client, parked)
     }

@@ -16,6 +16,12 @@ pub enum RequestError {
     /// Neither GET nor HEAD.
     #[error("only GET and HEAD are answered here")]
     Method,
+    /// A request of HTTP/1.1 without a Host field, or with several, or one that names no host.
+    #[error("the request needs one Host field, with the name of a host")]
+    Host,
+    /// Nothing is served here for the host that the request names.
+    #[error("no site of that name is served here")]
+    Misdirected,
     /// The target holds a NUL byte, which no file name can.
     #[error("the target holds a NUL byte")]
     Nul,
@@ -90,6 +96,8 @@ impl RequestError {
             Self::Method
             | Self::Unauthorized { .. }
             | Self::TargetTooLong { .. }
+            | Self::Host
+            | Self::Misdirected
             | Self::TooManyEntries { .. }
             | Self::Unpackable { .. }
             | Self::Exhausted
@@ -109,7 +117,8 @@ impl RequestError {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Nul | Self::DotDot => StatusCode::BAD_REQUEST,
+            Self::Host | Self::Nul | Self::DotDot => StatusCode::BAD_REQUEST,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::Missing | Self::NoIndex | Self::Outside => StatusCode::NOT_FOUND,
             Self::Permission
             | Self::NotRegular
@@ -224,6 +233,24 @@ pub enum StartError {
         /// What opening it said.
         source: io::Error,
     },
+    /// The page for what is missing is missing.
+    #[error("cannot send '{}' of {} in place of what is missing", page.display(), path.display())]
+    Page {
+        /// The page, below the directory.
+        page: PathBuf,
+        /// The directory.
+        path: PathBuf,
+        /// What looking for it said.
+        source: RequestError,
+    },
+    /// Two directories are to be served for the same requests.
+    #[error("two directories are served for {} at {path}", host.as_deref().unwrap_or("all hosts"))]
+    Twice {
+        /// The host; none: those that no site names.
+        host: Option<String>,
+        /// What the path begins with.
+        path: String,
+    },
     /// An address cannot be listened on.
     #[error("cannot listen on {address}")]
     Listen {
@@ -231,6 +258,24 @@ pub enum StartError {
         address: ListenAddress,
         /// What binding to it said.
         source: io::Error,
+    },
+}
+
+/// Why a text does not say for which requests something is served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlaceError {
+    /// Neither a host's name nor `*.` and one.
+    #[error("'{text}' is not a host such as files.example, *.example or [::1], without port")]
+    Host {
+        /// What was given.
+        text: String,
+    },
+    /// Not the front of a path.
+    #[error("'{text}' is not a path such as /pub, without '..'")]
+    Path {
+        /// What was given.
+        text: String,
     },
 }
 

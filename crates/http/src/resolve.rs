@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::{ffi::OsString, io};
 
@@ -33,7 +33,7 @@ const OPEN: OFlags =
 const RACES_MAX: usize = 8;
 
 /// A request target, decoded and known to hold only names.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct TargetPath {
     /// The names, joined by `/`; empty for the root.
     names: Vec<u8>,
@@ -66,11 +66,28 @@ impl TargetPath {
         Ok(Self { names, directory })
     }
 
+    /// The target of a path below the root, as the one who runs the server writes it.
+    pub(crate) fn of_names(path: &Path) -> Result<Self, RequestError> {
+        let mut target = Self::default();
+        for component in path.components() {
+            match component {
+                Component::Normal(name) => target = target.child(name.as_bytes()),
+                Component::CurDir | Component::RootDir => {}
+                Component::ParentDir | Component::Prefix(_) => return Err(RequestError::DotDot),
+            }
+        }
+        Ok(target)
+    }
+
     /// The same target as a directory's, to redirect to. Starts with one slash and never with
     /// two, which a browser would take for another host.
     pub(crate) fn with_slash(&self) -> String {
-        let names = self.names.split(|byte| *byte == b'/');
-        format!("/{}/", names.map(encoded).collect::<Vec<_>>().join("/"))
+        let mut slashed = "/".to_owned();
+        for name in self.names() {
+            slashed += &encoded(name);
+            slashed.push('/');
+        }
+        slashed
     }
 
     /// The target of the file that this one stands for: its index, where it is a directory's.
@@ -106,6 +123,23 @@ impl TargetPath {
         Self { names, directory: false }
     }
 
+    pub(crate) fn root() -> Self {
+        Self { names: Vec::new(), directory: true }
+    }
+
+    /// What is left of it below a `prefix` of whole names, if it begins with that.
+    pub(crate) fn below(self, prefix: &Self) -> Option<Self> {
+        if prefix.names.is_empty() {
+            return Some(self);
+        }
+        let Self { names, directory } = self;
+        match names.strip_prefix(prefix.names.as_slice())? {
+            [] => Some(Self { names: Vec::new(), directory }),
+            [b'/', rest @ ..] => Some(Self { names: rest.into(), directory }),
+            _ => None,
+        }
+    }
+
     /// Its names, from the root on.
     pub(crate) fn names(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
         self.names.split(|byte| *byte == b'/').filter(|name| !name.is_empty())
@@ -118,6 +152,12 @@ impl TargetPath {
         names
             .into_iter()
             .any(|(depth, name)| is_hidden(name) && !(depth == 0 && name == b".well-known"))
+    }
+
+    /// As a path from the root of the site on, which is `/`.
+    pub(crate) fn absolute(&self) -> PathBuf {
+        let slash: &[u8] = if self.directory && !self.names.is_empty() { b"/" } else { b"" };
+        OsString::from_vec([b"/", self.names.as_slice(), slash].concat()).into()
     }
 
     /// As a path below the root.
@@ -414,6 +454,7 @@ mod tests {
             ("//evil.example", "/evil.example/"),
             ("/%2f/evil.example", "/evil.example/"),
             ("/\\evil.example", "/%5Cevil.example/"),
+            ("/", "/"),
             ("/a b/c%0d%0aSet-Cookie:x", "/a%20b/c%0D%0ASet%2DCookie%3Ax/"),
         ] {
             let location = location.replace("%2D", "-");

@@ -8,70 +8,57 @@ use http::header::{
     ALLOW, CONTENT_LENGTH, CONTENT_TYPE, ETAG, LAST_MODIFIED, LOCATION, RETRY_AFTER,
     WWW_AUTHENTICATE,
 };
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use pagewire_engine::{Identity, Modified, SourceFile};
 
 use crate::body::FileBody;
 use crate::error::RequestError;
-use crate::files::Entry;
+use crate::files::{OpenFile, Representation};
 use crate::partial::narrowed;
 
-/// The header values of a file's responses, made once for many.
+/// The head of a file's responses, made once for many.
 #[derive(Clone, Debug)]
-pub(crate) struct FileHead {
-    len: HeaderValue,
-    media_type: HeaderValue,
-    etag: HeaderValue,
-    last_modified: Option<HeaderValue>,
-}
+pub(crate) struct FileHead(HeaderMap);
 
 impl FileHead {
     pub(crate) fn new(identity: &Identity, path: &Path) -> Self {
-        Self {
-            len: identity.len.into(),
-            media_type: media_type(path),
-            etag: etag(identity),
-            last_modified: last_modified(identity.modified),
+        let mut headers = HeaderMap::with_capacity(12);
+        headers.insert(CONTENT_LENGTH, identity.len.into());
+        headers.insert(CONTENT_TYPE, media_type(path));
+        headers.insert(ETAG, etag(identity));
+        if let Some(last_modified) = last_modified(identity.modified) {
+            headers.insert(LAST_MODIFIED, last_modified);
         }
+        Self(headers)
     }
 
     /// The same with another media type.
     pub(crate) fn of_type(self, media_type: &HeaderValue) -> Self {
-        Self { media_type: media_type.clone(), ..self }
+        self.with(CONTENT_TYPE, media_type.clone())
+    }
+
+    pub(crate) fn fields(&mut self) -> &mut HeaderMap {
+        &mut self.0
+    }
+
+    pub(crate) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.0.insert(name, value);
+        self
     }
 }
 
-/// The response to a request with these `headers` for `entry`.
-pub(crate) fn respond(
-    method: &Method,
-    headers: &HeaderMap,
-    entry: Result<Entry, RequestError>,
-    location: impl FnOnce() -> String,
-) -> Response<FileBody> {
-    let mut response = match entry {
-        Ok(Entry::File(file)) => {
-            narrowed(whole_file(&file.source, &file.head), &file.source, method, headers)
-        }
-        Ok(Entry::DirectoryWithoutSlash) => redirect(&location()),
-        Err(error) => refusal(&error),
-    };
-    if *method == Method::HEAD {
-        *response.body_mut() = FileBody::default();
-    }
-    response
+/// The response to a GET or HEAD request with these `headers` for `file`.
+pub(crate) fn respond(method: &Method, headers: &HeaderMap, file: &OpenFile) -> Response<FileBody> {
+    let Representation { source, head } = &**file.preferred(headers);
+    let response = narrowed(whole_file(source, head), source, method, headers);
+    if *method == Method::HEAD { response.map(|_| FileBody::default()) } else { response }
 }
 
 /// The response that sends all of `source`.
 pub(crate) fn whole_file(source: &SourceFile, head: &FileHead) -> Response<FileBody> {
     let mut response = Response::new(FileBody::from(source.whole()));
-    let FileHead { len, media_type, etag, last_modified } = head;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_LENGTH, len.clone());
-    headers.insert(CONTENT_TYPE, media_type.clone());
-    headers.insert(ETAG, etag.clone());
-    if let Some(last_modified) = last_modified {
-        headers.insert(LAST_MODIFIED, last_modified.clone());
-    }
+    // Cheaper than to insert its fields one by one: nothing is hashed.
+    *response.headers_mut() = head.0.clone();
     response
 }
 

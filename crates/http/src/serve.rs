@@ -4,27 +4,32 @@ use std::fmt;
 use std::io;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use arc_swap::{ArcSwap, Guard};
 use http::header::{REFERER, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use pagewire_engine::{Ledger, Meter, Outcome, RouteChoice, Tally, Throttle, pacing};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::auth::{Passwords, User};
 use crate::body::FileBody;
 use crate::connection::{Answer, UnderWay, connection};
+use crate::cors::CorsOrigin;
 use crate::error::{RequestError, StartError};
 use crate::limits::Limits;
 use crate::listen::{Accepted, Listen, ListenAddress, Listener, PeerAddress};
 use crate::monitor::Monitor;
 use crate::refusals::{Refusal, Refusals, Refused};
+use crate::reload::{Doors, Order, Reloader};
 use crate::respond::refusal;
-use crate::service::FileService;
+use crate::rules::{CacheRule, HeaderRule};
+use crate::sites::{Mount, Sites};
 use crate::slots::{Slot, Slots};
 use crate::transfers::{Shown, Transfers};
 
@@ -44,7 +49,7 @@ pub struct Config {
     /// The routes that bodies may take.
     pub routes: RouteChoice,
     /// What is served there.
-    pub site: SiteConfig,
+    pub sites: Vec<Mount>,
     /// What clients are granted.
     pub limits: Limits,
     /// Whether an [`Exchange`] has what clients say of themselves. It costs each request a look.
@@ -61,6 +66,21 @@ pub struct SiteConfig {
     /// Whether names that start with a dot are listed and served. `/.well-known/` (RFC 8615)
     /// is served anyway.
     pub hidden: bool,
+    /// Whether `name.zst`, `name.br` and `name.gz` are sent in place of `name` to clients that
+    /// accept them (RFC 9110, section 12.5.3).
+    pub precompressed: bool,
+    /// Cache-Control of files; the first rule that matches counts.
+    pub cache_control: Vec<CacheRule>,
+    /// Further fields of responses; of those for one name the first that matches counts.
+    pub headers: Vec<HeaderRule>,
+    /// The origins whose pages may read responses (CORS).
+    pub cors: Vec<CorsOrigin>,
+    /// The page of a single-page application, below the directory: what is sent with 200 to
+    /// browsers that go to a path that is not there and whose last name has no dot.
+    pub application: Option<PathBuf>,
+    /// What is sent with 404 to those who take pages; `404.html`, if that is there, where no
+    /// other is named.
+    pub not_found: Option<PathBuf>,
     /// Who may see it; `None` for everybody.
     pub passwords: Option<Passwords>,
     /// Whether symbolic links are followed, as far as they stay inside; else they answer 404.
@@ -74,6 +94,12 @@ impl SiteConfig {
             directory: directory.into(),
             listing: true,
             hidden: false,
+            precompressed: true,
+            cache_control: Vec::new(),
+            headers: Vec::new(),
+            cors: Vec::new(),
+            application: None,
+            not_found: None,
             passwords: None,
             follow_symlinks: true,
         }
@@ -147,13 +173,17 @@ pub struct Totals {
 
 /// A server that listens and has not begun to accept.
 pub struct Server {
-    listeners: Vec<Listener>,
+    /// With the addresses that were asked for.
+    listeners: Vec<(ListenAddress, Listener)>,
     shared: Arc<Shared>,
+    reloader: Reloader,
+    orders: mpsc::Receiver<Order>,
 }
 
 /// What every connection shares.
 pub(crate) struct Shared {
-    files: FileService,
+    /// Swapped as a whole when the configuration changes: requests under way keep theirs.
+    sites: ArcSwap<Sites>,
     pub(crate) routes: RouteChoice,
     pub(crate) meter: Arc<Meter>,
     pub(crate) slots: Arc<Slots>,
@@ -177,14 +207,14 @@ impl Server {
     ///
     /// [`StartError`], which names the directory or the address.
     pub async fn bind(config: Config, observer: Observer) -> Result<Self, StartError> {
-        let Config { listen, routes, site, limits, names_agents } = config;
-        let files = FileService::open(&site)
-            .map_err(|source| StartError::Root { path: site.directory, source })?;
-        let addresses: Vec<_> = listen.into_iter().map(|listen| listen.address).collect();
-        let listeners = addresses.iter().map(|address| Listener::bind(address, &addresses));
-        let listeners = listeners.collect::<Result<_, _>>()?;
+        let Config { listen, routes, sites, limits, names_agents } = config;
+        let sites = ArcSwap::from_pointee(Sites::open(&sites)?);
+        let all: Vec<_> = listen.into_iter().map(|listen| listen.address).collect();
+        let listeners =
+            all.iter().map(|address| Ok((address.clone(), Listener::bind(address, &all)?)));
+        let listeners = listeners.collect::<Result<_, StartError>>()?;
         let shared = Shared {
-            files,
+            sites,
             routes,
             meter: Arc::new(Meter::new()),
             slots: Arc::new(limits.slots()),
@@ -200,7 +230,14 @@ impl Server {
             aborted: AtomicU64::new(0),
             observer,
         };
-        Ok(Self { listeners, shared: Arc::new(shared) })
+        let (reloader, orders) = Reloader::new();
+        Ok(Self { listeners, shared: Arc::new(shared), reloader, orders })
+    }
+
+    /// What changes its configuration while it runs.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
     }
 
     /// A look into it, also while it runs.
@@ -220,30 +257,37 @@ impl Server {
     ///
     /// Those of getsockname(2).
     pub fn addresses(&self) -> io::Result<Vec<ListenAddress>> {
-        self.listeners.iter().map(Listener::address).collect()
+        self.listeners.iter().map(|(_, listener)| listener.address()).collect()
     }
 
     /// Serves until `stop` is ready, then accepts nothing more and lets running responses
     /// finish; idle connections are closed at once. When `cut` is ready, running ones are too.
     pub async fn run(
-        self,
+        mut self,
         stop: impl Future<Output = ()>,
         cut: impl Future<Output = ()>,
     ) -> Totals {
-        let (phase, _) = watch::channel(Phase::Serving);
-        let mut listening = JoinSet::new();
-        for listener in self.listeners {
-            listening.spawn(listen(listener, Arc::clone(&self.shared), phase.subscribe()));
+        let mut doors = Doors::new(Arc::clone(&self.shared));
+        for (asked, listener) in self.listeners {
+            doors.open(asked, listener);
         }
-        stop.await;
-        self.shared.stopping.store(true, Ordering::Relaxed);
-        phase.send_replace(Phase::Stopping);
-        tokio::select! {
-            () = cut => {
-                phase.send_replace(Phase::Cut);
-                while listening.join_next().await.is_some() {}
+        let mut stop = pin!(stop);
+        loop {
+            tokio::select! {
+                () = &mut stop => break,
+                Some(order) = self.orders.recv() => doors.obey(order).await,
             }
-            () = async { while listening.join_next().await.is_some() {} } => {}
+        }
+        self.shared.stopping.store(true, Ordering::Relaxed);
+        drop(self.orders);
+        doors.all_reach(Phase::Stopping);
+        let is_cut = tokio::select! {
+            () = cut => true,
+            () = doors.ended() => false,
+        };
+        if is_cut {
+            doors.all_reach(Phase::Cut);
+            doors.ended().await;
         }
         self.shared.totals()
     }
@@ -271,7 +315,11 @@ pub(crate) async fn reached(phase: &mut watch::Receiver<Phase>, goal: Phase) {
 }
 
 /// Accepts from one listener, and owns its connections to the end.
-async fn listen(listener: Listener, shared: Arc<Shared>, mut phase: watch::Receiver<Phase>) {
+pub(crate) async fn listen(
+    listener: Listener,
+    shared: Arc<Shared>,
+    mut phase: watch::Receiver<Phase>,
+) {
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -353,15 +401,21 @@ impl Shared {
             response.extensions_mut().insert(Refusal::TargetLength);
             return Answer::Now(Some(asked.announced(self, request, response)));
         }
-        if let Some(response) = self.files.answer_now(&request, started) {
+        let sites = self.sites.load();
+        if let Some(response) = sites.answer_now(&request, started) {
             return Answer::Now(Some(asked.announced(self, request, response)));
         }
-        let shared = Arc::clone(self);
+        let (shared, sites) = (Arc::clone(self), Guard::into_inner(sites));
         request.extensions_mut().insert(peer);
         Answer::Later(Box::pin(async move {
-            let response = shared.files.answer(&request, started).await;
+            let response = sites.answer(&request, started).await;
             asked.announced(&shared, request, response)
         }))
+    }
+
+    /// From the next request on.
+    pub(crate) fn serve_instead(&self, sites: Sites) {
+        self.sites.store(Arc::new(sites));
     }
 
     fn settled(&self, exchange: &Exchange) {
