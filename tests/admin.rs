@@ -86,7 +86,11 @@ fn samples(page: &str) -> BTreeMap<String, f64> {
             let kind = kind.unwrap_or_else(|| panic!("no TYPE: {line}"));
             let suffix = name.strip_prefix(of).unwrap_or_else(|| panic!("{of}: {line}"));
             let suffixes = ["_bucket", "_sum", "_count"];
-            assert!(if kind == "histogram" { suffixes.contains(&suffix) } else { suffix.is_empty() });
+            assert!(if kind == "histogram" {
+                suffixes.contains(&suffix)
+            } else {
+                suffix.is_empty()
+            });
             assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{line}");
             let twice = samples.insert(series.to_owned(), value.parse().unwrap());
             assert_eq!(twice, None, "{line}");
@@ -105,7 +109,8 @@ fn metrics_are_prometheus_and_agree_with_what_was_served() {
     assert_eq!(fixture.get("/missing").head.status, 404);
     let page = wait_until("five responses", || {
         let page = fixture.text("/metrics");
-        let ended = |class| samples(&page)[&format!("pagewire_responses_total{{class=\"{class}\"}}")];
+        let ended =
+            |class| samples(&page)[&format!("pagewire_responses_total{{class=\"{class}\"}}")];
         (ended("2xx") + ended("4xx") >= 5.0).then_some(page)
     });
     let samples = samples(&page);
@@ -145,7 +150,10 @@ fn a_transfer_is_seen_while_it_is_under_way() {
     peer.reset();
     wait_until("the transfer to go", || (fixture.live()["transfers_now"] == 0).then_some(()));
     let live = fixture.live();
-    assert_eq!((&live["responses"]["aborted"], &live["connections"]["now"]), (&1.into(), &0.into()));
+    assert_eq!(
+        (&live["responses"]["aborted"], &live["connections"]["now"]),
+        (&1.into(), &0.into())
+    );
     assert_eq!(live["hottest"][0]["path"], "/large.bin");
 }
 

@@ -178,7 +178,8 @@ fn off_is_silent_and_a_log_that_cannot_be_written_is_named() {
     server.finish();
     assert_eq!(log.all(), [""; 0]);
     let nowhere = dir.path().join("missing/log");
-    let arguments = ["serve", dir.path().to_str().unwrap(), "--listen", "127.0.0.1:0", "--log-file"];
+    let arguments =
+        ["serve", dir.path().to_str().unwrap(), "--listen", "127.0.0.1:0", "--log-file"];
     let mut command = super::support::pagewire(&arguments);
     let output = command.arg(&nowhere).output().unwrap();
     let message = String::from_utf8(output.stderr).unwrap();

@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use pagewire_engine::{Ledger, Meter, Outcome, RouteChoice, Tally, Throttle, pacing};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 use crate::auth::{Passwords, User};
 use crate::body::FileBody;
@@ -333,12 +334,14 @@ pub(crate) async fn listen(
                 let (shared, phase) = (Arc::clone(&shared), phase.clone());
                 match stream {
                     Accepted::Tcp(stream) => {
-                        connections.spawn(connection(stream, peer, slot, shared, phase))
+                        let serving = connection(stream, peer, slot, shared, phase);
+                        spawn(&mut connections, peer, serving);
                     }
                     Accepted::Unix(stream) => {
-                        connections.spawn(connection(stream, peer, slot, shared, phase))
+                        let serving = connection(stream, peer, slot, shared, phase);
+                        spawn(&mut connections, peer, serving);
                     }
-                };
+                }
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept");
@@ -356,7 +359,20 @@ pub(crate) async fn listen(
     }
 }
 
-/// What `target` has to be read of.
+/// In a span, if anybody listens: else it would only make the task larger.
+fn spawn(
+    connections: &mut JoinSet<()>,
+    peer: PeerAddress,
+    serving: impl Future<Output = ()> + Send + 'static,
+) {
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        connections.spawn(serving.instrument(tracing::debug_span!("connection", %peer)));
+    } else {
+        connections.spawn(serving);
+    }
+}
+
+/// How much there is of a target.
 fn target_len(target: &Uri) -> usize {
     target.path_and_query().map_or(0, |target| target.as_str().len())
 }
@@ -393,7 +409,7 @@ impl Shared {
     ) -> Answer {
         let (at, started) = (SystemTime::now(), Instant::now());
         self.requests.fetch_add(1, Ordering::Relaxed);
-        tracing::debug!(%peer, method = %request.method(), target = %request.uri(), "request");
+        tracing::debug!(method = %request.method(), target = %request.uri(), "request");
         let asked = Asked { at, started, peer, ledger: ledger.clone(), under_way };
         if target_len(request.uri()) > TARGET_BYTES_MAX {
             let error = RequestError::TargetTooLong { max: TARGET_BYTES_MAX };
