@@ -114,7 +114,7 @@
     for (const [id, { tr }] of rows) if (!seen.has(id)) { tr.remove(); rows.delete(id); }
     $("quiet").hidden = live.transfers_now > 0;
     const more = live.transfers_now - live.transfers.length;
-    put("count", live.transfers_now ? `${count(live.transfers_now)} of 256${NBSP}KiB or more${more > 0 ? `, the oldest ${live.transfers.length} shown` : ""}` : "");
+    put("count", live.transfers_now ? `${count(live.transfers_now)} of more than 1${NBSP}MiB${more > 0 ? `, the oldest ${live.transfers.length} shown` : ""}` : "");
   };
 
   const show = (live) => {

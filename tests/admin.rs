@@ -208,7 +208,7 @@ fn the_live_page_moves_in_a_browser() {
         page.contains("</html>").then_some(page)
     });
     for piece in ["id=\"said\">serving<", "/large.bin", "class=\"r-sendfile\"", "1&nbsp;of"] {
-        let piece = piece.replace("1&nbsp;of", "1 of 256");
+        let piece = piece.replace("1&nbsp;of", "1 of more than 1");
         assert!(page.contains(&piece), "{piece} in {page}");
     }
 }

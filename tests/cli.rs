@@ -94,7 +94,8 @@ fn the_banner_says_what_is_served_and_how() {
     let dir = plain_dir();
     let server = Server::start(dir.path(), &["--route", "splice"]);
     let banner = server.banner();
-    let [title, url, routes, route] = &banner[..] else { panic!("{banner:?}") };
+    let [title, url, routes, sandbox, route] = &banner[..] else { panic!("{banner:?}") };
+    assert!(sandbox.starts_with("sandbox: ") && sandbox.contains("seccomp"), "{sandbox}");
     let served = format!(" serves {} (", dir.path().display());
     assert!(title.starts_with("pagewire ") && title.contains(&served), "{title}");
     assert_eq!(*url, format!("  {}", server.url("/")));

@@ -24,7 +24,8 @@ pub(crate) struct ServeFlags {
     /// Address to listen on: IP:PORT or unix:/PATH; may be given more than once
     ///
     /// Port 0 takes a free one; [::] is IPv4 too. A Unix socket gets the permission bits of the
-    /// umask, or those that are given behind it, as in unix:/run/pagewire.sock:660.
+    /// umask, or those that are given behind it, as in unix:/run/pagewire.sock:660. Sockets that
+    /// systemd passes are listened on instead of the default.
     #[arg(long, value_name = "ADDR", value_delimiter = ',', default_value = "127.0.0.1:8080")]
     pub(crate) listen: Vec<ListenAddress>,
 
@@ -47,6 +48,13 @@ pub(crate) struct ServeFlags {
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<NonZeroUsize>,
 
+    /// Keep what the server gives up before it serves, where the kernel lets it
+    ///
+    /// By default it can open nothing but what it is to serve and its own settings (landlock), and
+    /// cannot start programs, mount or trace (seccomp). A reload cannot add directories then.
+    #[arg(long)]
+    pub(crate) no_sandbox: bool,
+
     /// What is written of each response
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub(crate) log: LogFormat,
@@ -54,7 +62,7 @@ pub(crate) struct ServeFlags {
     /// Where that is written [default: standard error]
     ///
     /// Appended to, and opened anew at SIGHUP, after logrotate has moved it.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) log_file: Option<PathBuf>,
 
     /// Print no line after each response, as --log off

@@ -3,8 +3,10 @@
 mod admin;
 mod banner;
 mod check;
+mod error;
 mod log;
 mod reload;
+mod sandbox;
 mod systemd;
 mod watch;
 
@@ -14,10 +16,10 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use pagewire_engine::Route;
 use pagewire_http::raise_descriptor_limit;
-use pagewire_http::{Config, ListenAddress, Observer, Refusal, Server, StartError, Totals};
+use pagewire_http::{Config, ListenAddress, Observer, Refusal, Server, Totals};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Mutex;
@@ -26,8 +28,10 @@ use tokio::time::timeout;
 use crate::config;
 use crate::flags::ServeFlags;
 use crate::serve::admin::{Admin, AdminListener, Stats};
-use crate::serve::log::{LineSender, LineWriter, LogPlace};
+use crate::serve::error::with_way_out;
+use crate::serve::log::{LineSender, LineWriter, LogOut};
 use crate::serve::reload::Reload;
+use crate::serve::sandbox::Sandbox;
 use crate::serve::systemd::Notifier;
 use crate::trace;
 
@@ -52,13 +56,21 @@ pub(crate) fn run(line: &[OsString]) -> anyhow::Result<()> {
     if let Err(error) = raise_descriptor_limit() {
         eprintln!("pagewire: the limit of open descriptors stays as it is: {error}");
     }
-    let runtime = runtime(&config.flags).context("cannot start the event loop")?;
-    let place = config.flags.log_file.clone().map_or(LogPlace::StandardError, LogPlace::File);
-    let lines = match config.flags.log_format() {
+    // The scratch file for it could not be made in the sandbox, nor the sandbox be closed around
+    // threads that run already.
+    let routes = banner::routes_here(&config);
+    let notifier = Notifier::connect();
+    let admin = config.flags.admin.as_ref().map(AdminListener::bind).transpose()?;
+    let log = match config.flags.log_format() {
         LogFormat::Off => None,
-        _ => Some(LineWriter::start(place)?),
+        _ => Some(LogOut::open(config.flags.log_file.as_deref())?),
     };
-    let totals = runtime.block_on(serve(line, config, lines.as_ref().map(LineWriter::sender)));
+    let sandbox = sandbox::close(&config);
+    let runtime = runtime(&config.flags).context("cannot start the event loop")?;
+    let lines = log.map(LineWriter::start).transpose()?;
+    let sender = lines.as_ref().map(LineWriter::sender);
+    let begun = Begun { routes, sandbox, notifier, admin, lines: sender };
+    let totals = runtime.block_on(serve(line, config, begun));
     runtime.shutdown_timeout(STUCK_THREADS_GRACE);
     let lost = lines.map_or(0, LineWriter::finish);
     print_totals(&totals?, lost).context("cannot print the totals")
@@ -75,26 +87,34 @@ fn runtime(flags: &ServeFlags) -> io::Result<Runtime> {
     }
 }
 
-async fn serve(
-    line: &[OsString],
-    config: config::Config,
+/// What was opened and found out before the sandbox was closed.
+struct Begun {
+    routes: String,
+    sandbox: Sandbox,
+    notifier: Notifier,
+    admin: Option<AdminListener>,
     lines: Option<LineSender>,
-) -> anyhow::Result<Totals> {
-    let notifier = Arc::new(Notifier::connect());
+}
+
+async fn serve(line: &[OsString], config: config::Config, begun: Begun) -> anyhow::Result<Totals> {
+    let Begun { routes, sandbox, notifier, admin, lines } = begun;
+    let notifier = Arc::new(notifier);
     let signals = Mutex::new(StopSignals::catch().context("cannot catch signals")?);
-    let flags = &config.flags;
-    let admin = flags.admin.as_ref().map(AdminListener::bind).transpose()?;
     let stats = admin.as_ref().map(|_| Arc::new(Stats::default()));
+    let sockets = systemd::inherited().context("cannot take over the sockets of LISTEN_FDS")?;
+    let flags = &config.flags;
     let asked = Config {
-        listen: flags.listeners(),
+        listen: config.listen(&sockets),
         routes: flags.route,
         sites: config.mounts.clone(),
         limits: flags.limits.limits(),
         names_agents: flags.log_format().names_agents(),
     };
     let observer = observer(flags.log_format(), lines.clone(), stats.clone());
+    let measured = banner::Measured { routes, sandbox: sandbox.said };
     let server = Server::bind(asked, observer).await.map_err(with_way_out)?;
-    banner::print(&config, &server.addresses()?, admin.as_ref().map(AdminListener::address))
+    let admin_address = admin.as_ref().map(AdminListener::address);
+    banner::print(&config, &measured, &server.addresses()?, admin_address)
         .context("cannot print the start lines")?;
     warn_of_open_doors(&config, admin.as_ref());
     if let (Some(listener), Some(stats)) = (admin, stats) {
@@ -104,8 +124,15 @@ async fn serve(
         reopen_when_rotated(lines).context("cannot catch SIGHUP")?;
     }
     let grace = flags.limits.grace.map(Duration::from_secs);
-    let reload = Reload::new(line, config, server.reloader(), Arc::clone(&notifier));
-    let reloading = tokio::spawn(reload.context("cannot catch SIGHUP")?.forever());
+    let reload = Reload {
+        line: line.into(),
+        config,
+        sockets,
+        sandboxed: sandbox.closed,
+        reloader: server.reloader(),
+        notifier: Arc::clone(&notifier),
+    };
+    let reloading = tokio::spawn(reload.whenever_asked().context("cannot catch SIGHUP")?);
     notifier.ready();
     let stop = async {
         signals.lock().await.next().await;
@@ -190,40 +217,6 @@ impl StopSignals {
             _ = self.terminate.recv() => {}
         }
     }
-}
-
-/// Adds what to do about an error at start.
-fn with_way_out(error: StartError) -> anyhow::Error {
-    use io::ErrorKind::{AddrInUse, AddrNotAvailable, AlreadyExists};
-    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
-    let kind = std::error::Error::source(&error)
-        .and_then(|source| source.downcast_ref())
-        .map(io::Error::kind);
-    let way_out = match (&error, kind) {
-        (StartError::Root { .. }, Some(NotFound)) => "name a directory that exists",
-        (StartError::Root { .. }, Some(NotADirectory)) => "name the directory that it lies in",
-        (StartError::Root { .. }, Some(PermissionDenied)) => "this user may not read it",
-        (StartError::Page { .. }, _) => "name a file that lies below the directory",
-        (StartError::Listen { .. }, Some(AddrInUse)) => {
-            "another program listens there: choose another port with --listen; port 0 takes any"
-        }
-        (StartError::Listen { .. }, Some(AddrNotAvailable)) => {
-            "no interface of this host has that address"
-        }
-        (StartError::Listen { address: ListenAddress::Unix { .. }, .. }, Some(kind)) => {
-            match kind {
-                AlreadyExists | AddrInUse => "name another path, or end who listens there",
-                NotFound => "make the directory that it is to lie in",
-                PermissionDenied => "this user may not write there",
-                _ => return error.into(),
-            }
-        }
-        (StartError::Listen { .. }, Some(PermissionDenied)) => {
-            "ports below 1024 need privilege: choose a higher one with --listen"
-        }
-        _ => return error.into(),
-    };
-    anyhow!("{:#}; {way_out}", anyhow::Error::from(error))
 }
 
 fn print_totals(totals: &Totals, lines_lost: u64) -> io::Result<()> {

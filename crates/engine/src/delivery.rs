@@ -96,6 +96,9 @@ struct Account {
     settle: Mutex<Option<Settle>>,
 }
 
+/// Why a delivery ended early where nothing failed.
+const CLOSED_HERE: &str = "connection closed by this server";
+
 type Settle = Box<dyn FnOnce(Outcome) + Send>;
 
 /// What became of a delivery.
@@ -116,6 +119,21 @@ pub struct Outcome {
     pub first_byte: Option<Duration>,
     /// Why it ended early; `None` when all that was due was sent.
     pub cut_short: Option<String>,
+}
+
+impl Outcome {
+    /// What became of `due` bytes that [`Wire::send_counting`](crate::Wire::send_counting) was to
+    /// send since `started`: `tally` says what it sent of them, and `failure` why no more.
+    #[must_use]
+    pub fn on_wire(due: u64, started: Instant, tally: Tally, failure: Option<String>) -> Self {
+        let cut_short =
+            (tally.total().bytes < due).then(|| failure.unwrap_or_else(|| CLOSED_HERE.to_owned()));
+        let elapsed = started.elapsed();
+        // Small, and sent in one step as a rule: its first byte left with the last.
+        let first_byte = (tally.total().bytes > 0).then_some(elapsed);
+        let report = Report { tally, elapsed };
+        Self { due, on_wire: true, report, first_byte, cut_short }
+    }
 }
 
 impl Ledger {
@@ -489,7 +507,7 @@ impl Drop for Account {
             failure.unwrap_or_else(|| match ledger {
                 // Nothing is wrong with the wire: of its deliveries this one was not wanted.
                 Some(ledger) if !ledger.lock().closed => "cancelled by the peer".to_owned(),
-                Some(_) => "connection closed by this server".to_owned(),
+                Some(_) => CLOSED_HERE.to_owned(),
                 None => "dropped before its end".to_owned(),
             })
         });

@@ -207,7 +207,10 @@ impl<S: Socket> Wire<S> {
     /// come.
     #[must_use]
     pub fn with_unread(mut self, bytes: Bytes) -> Self {
-        self.unread = bytes;
+        self.unread = match self.unread.is_empty() {
+            true => bytes,
+            false => [bytes, self.unread].concat().into(),
+        };
         self
     }
 
@@ -233,20 +236,35 @@ impl<S: Socket> Wire<S> {
     ///
     /// Those of the socket; [`SendError::FileShrank`] when a file holds less than when it was
     /// opened; [`SendError::NoRoute`] when the kernel refused every route.
-    pub async fn send(&mut self, mut payload: Payload) -> Result<Report, SendError> {
+    pub async fn send(&mut self, payload: Payload) -> Result<Report, SendError> {
         let started = Instant::now();
         let mut tally = Tally::default();
+        self.send_counting(payload, &mut tally).await?;
+        Ok(Report { tally, elapsed: started.elapsed() })
+    }
+
+    /// The same, adding to `tally` step by step: what had moved is known when it fails or is
+    /// dropped, too.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Wire::send`].
+    pub async fn send_counting(
+        &mut self,
+        mut payload: Payload,
+        tally: &mut Tally,
+    ) -> Result<(), SendError> {
         self.refuse_if_abandoned()?;
         self.sending = true;
         while !payload.is_empty() {
             let parts = parts_of(&payload);
             let progress = std::future::poll_fn(|cx| self.poll_step(cx, &parts)).await?;
             drop(parts);
-            progress.count_into(&mut tally);
+            progress.count_into(tally);
             payload.advance(progress.bytes());
         }
         self.sending = false;
-        Ok(Report { tally, elapsed: started.elapsed() })
+        Ok(())
     }
 
     fn refuse_if_abandoned(&self) -> Result<(), SendError> {

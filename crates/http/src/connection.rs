@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::body::FileBody;
+use crate::fast_lane::{Left, fast_lane};
 use crate::http2;
 use crate::listen::PeerAddress;
 use crate::refusals::Refusal;
@@ -29,7 +30,7 @@ use crate::slots::Slot;
 
 /// How long a connection is quiet before it is parked. Taking hyper down and up again costs some
 /// microseconds: not worth it between the requests of one page.
-const PARKED_AFTER: Duration = Duration::from_secs(1);
+pub(crate) const PARKED_AFTER: Duration = Duration::from_secs(1);
 
 /// How long a connection may be parked between two requests. nginx waits as long.
 pub(crate) const IDLE_MAX: Duration = Duration::from_secs(75);
@@ -105,6 +106,17 @@ pub(crate) trait Stream: AsyncRead + Sized + Send + Sync + Unpin + 'static {
     /// Its wire, which reads `unread` first, and the account of that.
     fn wire(self, unread: Bytes, shared: &Shared) -> (Self::Wire, Ledger);
 
+    /// Answers what can be answered without hyper.
+    fn fast_lane(
+        wire: &mut Self::Wire,
+        peer: PeerAddress,
+        shared: &Shared,
+        phase: &mut watch::Receiver<Phase>,
+    ) -> impl Future<Output = Left> + Send;
+
+    /// Has `bytes` read once more, before what is to come.
+    fn with_unread(wire: Self::Wire, bytes: Bytes) -> Self::Wire;
+
     /// The stream without its wire. What was not yet sent will not be.
     fn unwired(wire: Self::Wire) -> Self;
 }
@@ -122,6 +134,19 @@ impl Stream for TcpStream {
 
     fn wire(self, unread: Bytes, shared: &Shared) -> (Self::Wire, Ledger) {
         wire_of(self, unread, shared)
+    }
+
+    async fn fast_lane(
+        wire: &mut Self::Wire,
+        peer: PeerAddress,
+        shared: &Shared,
+        phase: &mut watch::Receiver<Phase>,
+    ) -> Left {
+        fast_lane(wire, peer, shared, phase).await
+    }
+
+    fn with_unread(wire: Self::Wire, bytes: Bytes) -> Self::Wire {
+        wire.with_unread(bytes)
     }
 
     fn unwired(wire: Self::Wire) -> Self {
@@ -142,6 +167,19 @@ impl Stream for UnixStream {
 
     fn wire(self, unread: Bytes, shared: &Shared) -> (Self::Wire, Ledger) {
         wire_of(self, unread, shared)
+    }
+
+    async fn fast_lane(
+        wire: &mut Self::Wire,
+        peer: PeerAddress,
+        shared: &Shared,
+        phase: &mut watch::Receiver<Phase>,
+    ) -> Left {
+        fast_lane(wire, peer, shared, phase).await
+    }
+
+    fn with_unread(wire: Self::Wire, bytes: Bytes) -> Self::Wire {
+        wire.with_unread(bytes)
     }
 
     fn unwired(wire: Self::Wire) -> Self {
@@ -207,9 +245,19 @@ async fn talk<S: Stream>(
     shared: &Arc<Shared>,
     phase: &mut watch::Receiver<Phase>,
 ) -> Option<Parked<S>> {
+    let (mut wire, ledger) = socket.wire(unread, shared);
+    let unread = match S::fast_lane(&mut wire, peer, shared, phase).await {
+        Left::ForHyper(bytes) => bytes,
+        Left::Quiet => return Some(Parked { socket: S::unwired(wire), unread: Bytes::new() }),
+        Left::Ended => {
+            close(wire, peer, false).await;
+            return None;
+        }
+        Left::Broken => return None,
+    };
     // A head that has begun is waited for by hyper, which knows since when.
     let mut may_park = unread.is_empty();
-    let (wire, ledger) = socket.wire(unread, shared);
+    let wire = S::with_unread(wire, unread);
     let under_way = Arc::new(AtomicU64::new(0));
     let begun = AtomicU64::new(0);
     let unread_body = AtomicBool::new(false);
@@ -255,7 +303,7 @@ async fn talk<S: Stream>(
         }
     };
     let parts = http.into_parts();
-    let mut wire = parts.io.into_inner();
+    let wire = parts.io.into_inner();
     match ended {
         Ok(()) if parking && !stopping => {
             // A copy, because the view of no bytes keeps hyper's whole buffer.
@@ -263,12 +311,7 @@ async fn talk<S: Stream>(
             Some(Parked { socket: S::unwired(wire), unread })
         }
         Ok(()) => {
-            let mut wire = Pin::new(&mut wire);
-            if let Err(error) = std::future::poll_fn(|cx| wire.as_mut().poll_shutdown(cx)).await {
-                tracing::debug!(%peer, %error, "the connection was gone before it was closed");
-            } else if unread_body.load(Ordering::Relaxed) {
-                drop(timeout(UNREAD_MAX, take_unread(wire)).await);
-            }
+            close(wire, peer, unread_body.load(Ordering::Relaxed)).await;
             None
         }
         Err(error) => {
@@ -278,6 +321,16 @@ async fn talk<S: Stream>(
             }
             None
         }
+    }
+}
+
+/// `has_unread` says that the peer may be sending something that nobody has read.
+async fn close(mut wire: impl AsyncRead + AsyncWrite + Unpin, peer: PeerAddress, has_unread: bool) {
+    let mut wire = Pin::new(&mut wire);
+    if let Err(error) = std::future::poll_fn(|cx| wire.as_mut().poll_shutdown(cx)).await {
+        tracing::debug!(%peer, %error, "the connection was gone before it was closed");
+    } else if has_unread {
+        drop(timeout(UNREAD_MAX, take_unread(wire)).await);
     }
 }
 

@@ -58,6 +58,7 @@ mod digest;
 mod encoding;
 mod error;
 mod fallback;
+mod fast_lane;
 mod files;
 mod framed;
 #[cfg(fuzzing)]

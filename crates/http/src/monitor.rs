@@ -27,7 +27,7 @@ impl Monitor {
         self.0.is_stopping()
     }
 
-    /// Responses under way whose body has 256 KiB or more: the oldest `max` of them.
+    /// Responses under way whose body has more than 1 MiB: the oldest `max` of them.
     #[must_use]
     pub fn transfers(&self, max: usize) -> Vec<Transfer> {
         self.0.transfers.oldest(max)

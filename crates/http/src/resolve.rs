@@ -422,6 +422,8 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     #[track_caller]
@@ -459,6 +461,40 @@ mod tests {
         ] {
             let location = location.replace("%2D", "-");
             assert_eq!(TargetPath::parse(path).unwrap().with_slash(), location);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_read_back(
+            names in prop::collection::vec(prop::collection::vec(1..=255_u8, 1..8), 0..5),
+            slash: bool,
+        ) {
+            let is_name = |name: &Vec<u8>| !name.contains(&b'/') && name != b"." && name != b"..";
+            prop_assume!(names.iter().all(is_name));
+            let encoded: Vec<String> = names.iter().map(|name| encoded(name)).collect();
+            let end = if slash && !names.is_empty() { "/" } else { "" };
+            let path = format!("/{}{end}", encoded.join("/"));
+            let target = TargetPath::parse(&path).unwrap();
+            prop_assert_eq!(target.names().collect::<Vec<_>>(), names.iter().collect::<Vec<_>>());
+            prop_assert_eq!(target.is_directory(), slash || names.is_empty());
+            prop_assert_eq!(TargetPath::parse(&target.with_slash()).unwrap(), target.directory());
+        }
+
+        /// By the letter: decode once, cut at slashes, then look at the pieces.
+        #[test]
+        fn targets_are_what_their_segments_say(path in "(/|\\.|%2e|%2F|%00|%|a|\u{e4}){0,12}") {
+            let decoded: Vec<u8> = percent_decode_str(&path).collect();
+            let pieces: Vec<&[u8]> = decoded.split(|byte| *byte == b'/').collect();
+            let is_refused = decoded.contains(&0) || pieces.contains(&&b".."[..]);
+            let parsed = TargetPath::parse(&path);
+            prop_assert_eq!(parsed.is_err(), is_refused);
+            if let Ok(target) = parsed {
+                let names: Vec<&[u8]> =
+                    pieces.into_iter().filter(|piece| !matches!(*piece, b"" | b".")).collect();
+                prop_assert_eq!(target.names().collect::<Vec<_>>(), names);
+                prop_assert!(!target.with_slash().starts_with("//") || target.names.is_empty());
+            }
         }
     }
 

@@ -174,8 +174,8 @@ pub struct Totals {
 
 /// A server that listens and has not begun to accept.
 pub struct Server {
-    /// With the addresses that were asked for.
-    listeners: Vec<(ListenAddress, Listener)>,
+    /// With what was asked for.
+    listeners: Vec<(Listen, Listener)>,
     shared: Arc<Shared>,
     reloader: Reloader,
     orders: mpsc::Receiver<Order>,
@@ -184,7 +184,7 @@ pub struct Server {
 /// What every connection shares.
 pub(crate) struct Shared {
     /// Swapped as a whole when the configuration changes: requests under way keep theirs.
-    sites: ArcSwap<Sites>,
+    pub(crate) sites: ArcSwap<Sites>,
     pub(crate) routes: RouteChoice,
     pub(crate) meter: Arc<Meter>,
     pub(crate) slots: Arc<Slots>,
@@ -192,10 +192,10 @@ pub(crate) struct Shared {
     pub(crate) transfers: Transfers,
     rate: Option<NonZeroU64>,
     pub(crate) throttle: Option<Arc<Throttle>>,
-    names_agents: bool,
+    pub(crate) names_agents: bool,
     stopping: AtomicBool,
     connections: AtomicU64,
-    requests: AtomicU64,
+    pub(crate) requests: AtomicU64,
     responses: AtomicU64,
     aborted: AtomicU64,
     observer: Observer,
@@ -210,10 +210,10 @@ impl Server {
     pub async fn bind(config: Config, observer: Observer) -> Result<Self, StartError> {
         let Config { listen, routes, sites, limits, names_agents } = config;
         let sites = ArcSwap::from_pointee(Sites::open(&sites)?);
-        let all: Vec<_> = listen.into_iter().map(|listen| listen.address).collect();
-        let listeners =
-            all.iter().map(|address| Ok((address.clone(), Listener::bind(address, &all)?)));
-        let listeners = listeners.collect::<Result<_, StartError>>()?;
+        let addresses: Vec<_> = listen.iter().map(|listen| listen.address.clone()).collect();
+        let bind =
+            |listen: Listen| Listener::bind(&listen, &addresses).map(|bound| (listen, bound));
+        let listeners = listen.into_iter().map(bind).collect::<Result<_, _>>()?;
         let shared = Shared {
             sites,
             routes,
@@ -434,7 +434,7 @@ impl Shared {
         self.sites.store(Arc::new(sites));
     }
 
-    fn settled(&self, exchange: &Exchange) {
+    pub(crate) fn settled(&self, exchange: &Exchange) {
         self.responses.fetch_add(1, Ordering::Relaxed);
         if exchange.body.cut_short.is_some() {
             self.aborted.fetch_add(1, Ordering::Relaxed);

@@ -20,7 +20,7 @@ use crate::files::{Entry, Files, Look, OpenFile, Representation};
 use crate::listen::PeerAddress;
 use crate::listing::Listing;
 use crate::resolve::{self, TargetPath};
-use crate::respond::{redirect, refusal, respond, whole_file};
+use crate::respond::{redirect, refusal, respond, whole_file, written_head};
 use crate::rules::Rules;
 use crate::serve::SiteConfig;
 use crate::sites::PathPrefix;
@@ -167,6 +167,58 @@ impl FileService {
             return None;
         }
         Some(self.file(request, &target, &file))
+    }
+
+    /// The file that answers a plain request for `path`, with its head written, if it was looked
+    /// at just before `now`. `codings` says that the client takes some.
+    pub(crate) fn plain_now(
+        &self,
+        path: &str,
+        codings: bool,
+        now: Instant,
+    ) -> Option<Arc<OpenFile>> {
+        // Hidden names are never kept where they are not to be served.
+        let target = self.for_everybody(path)?;
+        let file = self.files.kept(&target, now)?;
+        self.with_written_head(path, &target, file, codings)
+    }
+
+    /// The same, after a look at what `path` leads to.
+    pub(crate) async fn plain(
+        &self,
+        path: &str,
+        codings: bool,
+        now: Instant,
+    ) -> Option<Arc<OpenFile>> {
+        let target = self.for_everybody(path).filter(|it| self.hidden || !it.is_hidden())?;
+        let look = Look { now, recheck: false, encoded: codings && !self.codings.is_empty() };
+        match self.files.find(&target, look).await.ok()? {
+            Entry::File(file) => self.with_written_head(path, &target, file, codings),
+            Entry::DirectoryWithoutSlash => None,
+        }
+    }
+
+    /// What `path` means here, where nobody is asked who they are.
+    fn for_everybody(&self, path: &str) -> Option<TargetPath> {
+        if self.passwords.is_some() { None } else { self.below(path).ok() }
+    }
+
+    fn with_written_head(
+        &self,
+        path: &str,
+        target: &TargetPath,
+        file: Arc<OpenFile>,
+        codings: bool,
+    ) -> Option<Arc<OpenFile>> {
+        if codings && !self.codings.is_empty() && !file.is_only_plain() {
+            return None;
+        }
+        let write = || {
+            let request = Request::get(path).body(()).ok()?;
+            written_head(&self.file(&request, target, &file))
+        };
+        file.written_head(write)?;
+        Some(file)
     }
 
     /// The response to `request`, which came in at `now`.

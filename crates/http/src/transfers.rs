@@ -11,8 +11,8 @@ use pagewire_engine::{DeliveryWatch, Tally};
 
 use crate::listen::PeerAddress;
 
-/// Smaller bodies are gone before anybody sees them, and are not worth the lock.
-pub(crate) const SHOWN_BYTES_MIN: u64 = 256 * 1024;
+/// Shorter bodies are gone before anybody sees them, and are not worth the lock.
+const SHOWN_BYTES_MIN: u64 = 1024 * 1024 + 1;
 
 /// More are served and not shown.
 const SHOWN_MAX: usize = 65_536;

@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use pagewire_engine::{Outcome, Route};
 use pagewire_http::Exchange;
 
-pub(crate) use writer::{LineSender, LineWriter, LogPlace};
+pub(crate) use writer::{LineSender, LineWriter, LogOut};
 
 /// How a response is told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

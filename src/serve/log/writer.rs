@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -13,14 +13,6 @@ use anyhow::Context;
 
 /// Lines that wait for the writer; more are counted and dropped.
 const LINES_WAITING_MAX: usize = 8192;
-
-/// Where lines go.
-#[derive(Clone, Debug)]
-pub(crate) enum LogPlace {
-    StandardError,
-    /// Appended to; made if need be.
-    File(PathBuf),
-}
 
 /// The thread that writes lines.
 pub(crate) struct LineWriter {
@@ -65,8 +57,7 @@ impl LineSender {
 }
 
 impl LineWriter {
-    pub(crate) fn start(place: LogPlace) -> anyhow::Result<Self> {
-        let out = Out::open(place)?;
+    pub(crate) fn start(out: LogOut) -> anyhow::Result<Self> {
         let (lines, waiting) = sync_channel(LINES_WAITING_MAX);
         let state = Arc::new(State::default());
         let sender = LineSender { lines, state: Arc::clone(&state) };
@@ -92,6 +83,22 @@ impl LineWriter {
     }
 }
 
+/// Where lines go.
+pub(crate) struct LogOut(Out);
+
+impl LogOut {
+    /// The file at `path`, which is made if need be and appended to, or standard error.
+    pub(crate) fn open(path: Option<&Path>) -> anyhow::Result<Self> {
+        let Some(path) = path else {
+            return Ok(Self(Out::StandardError(BufWriter::new(io::stderr()))));
+        };
+        let opened = append(path);
+        let file = opened
+            .with_context(|| format!("cannot write the log {} (--log-file)", path.display()))?;
+        Ok(Self(Out::File { path: path.to_owned(), file }))
+    }
+}
+
 enum Out {
     // Not locked while it waits: a panic anywhere wants to print, too.
     StandardError(BufWriter<io::Stderr>),
@@ -99,19 +106,6 @@ enum Out {
 }
 
 impl Out {
-    fn open(place: LogPlace) -> anyhow::Result<Self> {
-        match place {
-            LogPlace::StandardError => Ok(Self::StandardError(BufWriter::new(io::stderr()))),
-            LogPlace::File(path) => {
-                let opened = append(&path);
-                let file = opened.with_context(|| {
-                    format!("cannot write the log {} (--log-file)", path.display())
-                })?;
-                Ok(Self::File { path, file })
-            }
-        }
-    }
-
     /// What cannot be opened anew stays what it was: a log with a gap would be worse.
     fn reopen(&mut self) {
         if let Self::File { path, file } = self {
@@ -133,11 +127,11 @@ impl Out {
     }
 }
 
-fn append(path: &PathBuf) -> io::Result<BufWriter<File>> {
+fn append(path: &Path) -> io::Result<BufWriter<File>> {
     Ok(BufWriter::new(File::options().append(true).create(true).open(path)?))
 }
 
-fn write_all(mut out: Out, lines: &Receiver<String>, state: &State) {
+fn write_all(LogOut(mut out): LogOut, lines: &Receiver<String>, state: &State) {
     while let Ok(line) = lines.recv() {
         let ending = state.ending.load(Ordering::SeqCst);
         if state.reopen.swap(false, Ordering::Relaxed) {
