@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 use pagewire_engine::RouteChoice;
 use pagewire_http::{Listen, ListenAddress};
 
