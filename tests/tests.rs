@@ -1,6 +1,8 @@
 //! The one integration binary: the real `pagewire` against real clients and real faults.
 #![cfg(test)]
 
+mod access;
+mod admin;
 mod archives;
 mod cli;
 mod clients;
@@ -12,7 +14,9 @@ mod faults;
 mod http2;
 mod idle;
 mod lab;
+mod limits;
 mod listing;
+mod logs;
 mod paper;
 mod proof;
 mod reload;

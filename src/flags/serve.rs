@@ -1,12 +1,15 @@
 //! Flags of `pagewire serve`.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 use pagewire_engine::RouteChoice;
 use pagewire_http::{Listen, ListenAddress};
 
-use crate::flags::SiteFlags;
+use crate::flags::{LimitFlags, SiteFlags};
+use crate::serve::{AdminAddress, LogFormat};
+use crate::trace;
 
 /// Serve a directory over HTTP
 ///
@@ -52,9 +55,43 @@ pub(crate) struct ServeFlags {
     #[arg(long)]
     pub(crate) no_sandbox: bool,
 
-    /// Print no line after each response
+    /// What is written of each response
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) log: LogFormat,
+
+    /// Where that is written [default: standard error]
+    ///
+    /// Appended to, and opened anew at SIGHUP, after logrotate has moved it.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) log_file: Option<PathBuf>,
+
+    /// Print no line after each response, as --log off
     #[arg(long)]
     pub(crate) quiet: bool,
+
+    /// Where metrics, health and a live page are: PORT on 127.0.0.1, IP:PORT, or a path
+    ///
+    /// /metrics for Prometheus, /healthz, and / for people. It tells names of files and addresses
+    /// of clients to whoever reaches it.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) admin: Option<AdminAddress>,
+
+    /// Say on standard error what connections do, as far as FILTER lets it through
+    ///
+    /// For example debug, or pagewire_http=debug,pagewire_engine=trace: a filter of
+    /// tracing-subscriber.
+    #[arg(long, value_name = "FILTER", value_parser = trace::filter)]
+    pub(crate) trace: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) limits: LimitFlags,
+}
+
+impl ServeFlags {
+    /// What is written of each response, by both flags.
+    pub(crate) fn log_format(&self) -> LogFormat {
+        if self.quiet { LogFormat::Off } else { self.log }
+    }
 }
 
 impl ServeFlags {

@@ -11,6 +11,7 @@ use pagewire_http::{ListenAddress, Mount};
 
 use crate::config::Config;
 use crate::mount;
+use crate::serve::AdminAddress;
 
 /// What was found out before the server began.
 pub(crate) struct Measured {
@@ -23,6 +24,7 @@ pub(crate) fn print(
     config: &Config,
     measured: &Measured,
     addresses: &[ListenAddress],
+    admin: Option<&AdminAddress>,
 ) -> io::Result<()> {
     let mut out = io::stdout().lock();
     print_sites(config, "serves", &mut out)?;
@@ -33,6 +35,9 @@ pub(crate) fn print(
                 .try_for_each(|address| writeln!(out, "  http://{address}/"))?,
             other @ (ListenAddress::Unix { .. } | _) => writeln!(out, "  {other}")?,
         }
+    }
+    if let Some(admin) = admin {
+        writeln!(out, "admin: {admin}")?;
     }
     writeln!(out, "{}", measured.routes)?;
     writeln!(out, "sandbox: {}", measured.sandbox)?;

@@ -72,6 +72,10 @@ fn give_up_files(config: &Config) -> Result<RulesetStatus, RulesetError> {
             allow(&neighbourhood(path), AccessFs::MakeSock | AccessFs::RemoveFile)?;
         }
     }
+    if let Some(log) = &config.flags.log_file {
+        // To be made anew when it was moved away.
+        allow(&neighbourhood(log), AccessFs::WriteFile | AccessFs::MakeReg)?;
+    }
     allow(Path::new("/proc"), read)?;
     // What cold files are spliced to.
     allow(Path::new("/dev/null"), write)?;

@@ -11,11 +11,12 @@ use std::future::poll_fn;
 use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http::{Method, StatusCode, Uri, Version};
+use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use httparse::{EMPTY_HEADER, Status};
 use pagewire_engine::{Outcome, Payload, Socket, Tally, Wire};
 use tokio::io::{AsyncRead, ReadBuf};
@@ -26,7 +27,7 @@ use crate::connection::PARKED_AFTER;
 use crate::files::OpenFile;
 use crate::listen::PeerAddress;
 use crate::respond::http_date;
-use crate::serve::{Exchange, Phase, Shared, reached};
+use crate::serve::{Agent, Exchange, Phase, Shared, reached};
 use crate::sites::is_host;
 
 /// The longest head that is looked at here. Those of browsers with a few cookies are longer, and
@@ -40,11 +41,9 @@ const FIELDS_MAX: usize = 24;
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Header fields that do not change the answer to a GET of a file.
-const WITHOUT_MEANING: [&str; 14] = [
-    "user-agent",
+const WITHOUT_MEANING: [&str; 12] = [
     "accept",
     "accept-language",
-    "referer",
     "dnt",
     "priority",
     "sec-ch-ua",
@@ -76,6 +75,16 @@ struct Plain<'a> {
     path: &'a str,
     /// The client takes content codings.
     codings: bool,
+    /// What it says of itself.
+    user_agent: Option<&'a [u8]>,
+    referer: Option<&'a [u8]>,
+}
+
+impl Plain<'_> {
+    fn agent(&self) -> Box<Agent> {
+        let value = |said: Option<&[u8]>| HeaderValue::from_bytes(said?).ok();
+        Box::new(Agent { user_agent: value(self.user_agent), referer: value(self.referer) })
+    }
 }
 
 /// What came in.
@@ -94,6 +103,7 @@ struct Asked {
     started: Instant,
     method: Method,
     target: Uri,
+    agent: Option<Box<Agent>>,
 }
 
 /// Answers what it can of what comes in through `wire`.
@@ -164,7 +174,8 @@ fn poll_read<S: Socket>(cx: &mut Context<'_>, wire: &mut Wire<S>, shared: &Share
     let sites = shared.sites.load();
     let service = sites.service_at(plain.host, plain.path).ok();
     let found = service.and_then(|it| it.plain_now(plain.path, plain.codings, started));
-    let asked = Asked { at, started, method: plain.method, target };
+    let agent = shared.names_agents.then(|| plain.agent());
+    let asked = Asked { at, started, method: plain.method, target, agent };
     Poll::Ready(match found {
         Some(file) if is_small(&file) => Read::Kept(asked, file),
         Some(_) => Read::Other(kept(bytes)),
@@ -201,6 +212,7 @@ fn plain(bytes: &[u8]) -> Option<Plain<'_>> {
     };
     let path = request.path.filter(|path| path.starts_with('/') && !path.contains('?'))?;
     let (mut host, mut codings) = (None, false);
+    let (mut user_agent, mut referer) = (None, None);
     for field in &*request.headers {
         let is = |name: &&str| field.name.eq_ignore_ascii_case(name);
         if is(&"host") {
@@ -214,12 +226,16 @@ fn plain(bytes: &[u8]) -> Option<Plain<'_>> {
             if !field.value.eq_ignore_ascii_case(b"keep-alive") {
                 return None;
             }
+        } else if is(&"user-agent") {
+            user_agent = Some(field.value);
+        } else if is(&"referer") {
+            referer = Some(field.value);
         } else if !WITHOUT_MEANING.iter().any(is) {
             return None;
         }
     }
     let host = host.filter(|_| len == bytes.len())?;
-    Some(Plain { method, host, path, codings })
+    Some(Plain { method, host, path, codings, user_agent, referer })
 }
 
 /// Sends the answer; says whether the connection can go on.
@@ -227,7 +243,7 @@ async fn send<S: Socket>(
     wire: &mut Wire<S>,
     peer: PeerAddress,
     shared: &Shared,
-    Asked { at, started, method, target }: Asked,
+    Asked { at, started, method, target, agent }: Asked,
     file: &OpenFile,
 ) -> bool {
     let mut payload = Payload::new().bytes(head(file, at));
@@ -238,7 +254,8 @@ async fn send<S: Socket>(
     }
     let body = Outcome::on_wire(due, started, Tally::default(), None);
     let (version, status) = (Version::HTTP_11, StatusCode::OK);
-    let exchange = Exchange { at, peer, version, method, target, status, body };
+    shared.requests.fetch_add(1, Ordering::Relaxed);
+    let exchange = Exchange { at, peer, version, method, target, status, user: None, agent, body };
     let mut account = Account { shared, started, exchange, tally: Tally::default(), failure: None };
     let sent = wire.send_counting(payload, &mut account.tally).await;
     account.failure = sent.as_ref().err().map(ToString::to_string);

@@ -147,8 +147,9 @@ impl Files {
         codings: Codings,
         rules: Rules,
         sharers: usize,
+        follow_symlinks: bool,
     ) -> io::Result<Self> {
-        let root = Root::open(directory)?;
+        let root = Root::open(directory)?.following_symlinks(follow_symlinks);
         let elsewhere = Arc::new(Semaphore::new(ELSEWHERE_MAX));
         let descriptors = (open_files_max() / sharers.max(1)).max(1);
         let open = Cache::with_weighter(descriptors, descriptors as u64, Descriptors);
@@ -345,7 +346,7 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             fs::write(directory.path().join("file"), "first").unwrap();
             let codings = Codings::default().with(Coding::Gzip).with(Coding::Brotli);
-            let files = Files::open(directory.path(), codings, Rules::default(), 1).unwrap();
+            let files = Files::open(directory.path(), codings, Rules::default(), 1, true).unwrap();
             Self { directory, files, start: Instant::now() }
         }
 

@@ -188,6 +188,29 @@ pub(crate) enum Accepted {
     Unix(UnixStream),
 }
 
+impl Accepted {
+    /// Says in a word why this connection ends; to the kernel, which may or may not have room. What
+    /// was asked by now is taken first: the peer's kernel drops answers of a connection that ended
+    /// with something unread.
+    pub(crate) fn turn_away(&self) {
+        const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 36\r\n\
+            Retry-After: 5\r\nConnection: close\r\n\r\ntoo many connections; try again ...\n";
+        let said = match self {
+            Self::Tcp(stream) => {
+                stream.try_read(&mut [0; 2048]).ok();
+                stream.try_write(BUSY)
+            }
+            Self::Unix(stream) => {
+                stream.try_read(&mut [0; 2048]).ok();
+                stream.try_write(BUSY)
+            }
+        };
+        if let Err(error) = said {
+            tracing::debug!(%error, "a connection ends without a word");
+        }
+    }
+}
+
 impl Listener {
     /// Listens as `asked`, at one of `all` addresses.
     pub(crate) fn bind(asked: &Listen, all: &[ListenAddress]) -> Result<Self, StartError> {

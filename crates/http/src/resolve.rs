@@ -196,6 +196,15 @@ pub(crate) enum Found {
 pub(crate) struct Root {
     directory: Arc<OwnedFd>,
     storage: Storage,
+    /// What names may lead through.
+    links: Links,
+}
+
+/// Which symbolic links are followed: those that stay below the root, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Links {
+    Inside,
+    None,
 }
 
 /// What a look at a name that may not wait for a server says.
@@ -214,7 +223,11 @@ impl Root {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let directory = Arc::new(rustix::fs::open(path, flags, Mode::empty())?);
         let storage = Storage::of(&directory);
-        Ok(Self { directory, storage })
+        Ok(Self { directory, storage, links: Links::Inside })
+    }
+
+    pub(crate) fn following_symlinks(self, follow: bool) -> Self {
+        Self { links: if follow { Links::Inside } else { Links::None }, ..self }
     }
 
     /// What lies at `target`, if the kernel can tell without waiting for anything
@@ -271,6 +284,10 @@ impl Root {
 
     fn open_beneath(&self, path: &Path, resolve: ResolveFlags) -> Result<OwnedFd, Errno> {
         let resolve = resolve | ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let resolve = match self.links {
+            Links::Inside => resolve,
+            Links::None => resolve | ResolveFlags::NO_SYMLINKS,
+        };
         rustix::fs::openat2(&self.directory, path, OPEN, Mode::empty(), resolve)
     }
 
@@ -280,7 +297,17 @@ impl Root {
             .expect("open flags fit an int: it is what open(2) takes");
         let mut options = cap_std::fs::OpenOptions::new();
         options.read(true).custom_flags(flags);
-        let file = cap_std::fs::Dir::from_std_file(directory).open_with(path, &options);
+        let directory = cap_std::fs::Dir::from_std_file(directory);
+        if self.links == Links::None {
+            // Whoever may make links where the kernel has no openat2 may make one between the two
+            // looks; cap-std still keeps it inside.
+            for ancestor in path.ancestors().filter(|path| !path.as_os_str().is_empty()) {
+                if directory.symlink_metadata(ancestor)?.file_type().is_symlink() {
+                    return Err(Errno::LOOP.into());
+                }
+            }
+        }
+        let file = directory.open_with(path, &options);
         file.map(|file| file.into_std().into()).map_err(|error| {
             // cap-std has no errno for "leads out of the directory", openat2 has EXDEV.
             match (error.kind(), error.raw_os_error()) {

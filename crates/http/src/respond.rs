@@ -4,7 +4,10 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
-use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, ETAG, LAST_MODIFIED, LOCATION};
+use http::header::{
+    ALLOW, CONTENT_LENGTH, CONTENT_TYPE, ETAG, LAST_MODIFIED, LOCATION, RETRY_AFTER,
+    WWW_AUTHENTICATE,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use pagewire_engine::{Identity, Modified, SourceFile};
 
@@ -69,9 +72,15 @@ pub(crate) fn redirect(location: &str) -> Response<FileBody> {
 
 pub(crate) fn refusal(error: &RequestError) -> Response<FileBody> {
     let mut response = text(error.status(), error);
-    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-    }
+    let (name, value) = match response.status() {
+        StatusCode::METHOD_NOT_ALLOWED => (ALLOW, "GET, HEAD"),
+        // RFC 7617, section 2.1.
+        StatusCode::UNAUTHORIZED => (WWW_AUTHENTICATE, "Basic realm=\"files\", charset=\"UTF-8\""),
+        StatusCode::TOO_MANY_REQUESTS => (RETRY_AFTER, "60"),
+        StatusCode::SERVICE_UNAVAILABLE => (RETRY_AFTER, "1"),
+        _ => return response,
+    };
+    response.headers_mut().insert(name, HeaderValue::from_static(value));
     response
 }
 
