@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use super::support::{
-    MIB, Server, curl, digest, is_root, need, noise, plain_dir, request, wait_until,
+    MIB, Server, curl, digest, is_root, need, noise, plain_dir, request, wait_for, wait_until,
 };
 
 /// Runs a program to its end; any status but 0 fails the test.
@@ -32,6 +32,16 @@ fn read(path: &Path) -> Vec<u8> {
 /// In hexadecimal digits, as tools say it.
 fn sha256(content: &[u8]) -> String {
     digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The statuses of so many answers for `target`, once the server has said them all.
+#[track_caller]
+fn said_of(server: &Server, target: &str, count: usize) -> Vec<u16> {
+    wait_until("the server's lines", || {
+        let lines = server.log_lines().into_iter().filter(|line| line.target == target);
+        let statuses: Vec<u16> = lines.map(|line| line.status).collect();
+        (statuses.len() >= count).then_some(statuses)
+    })
 }
 
 /// The first half of what is to be downloaded, as an interrupted download leaves it.
@@ -100,8 +110,7 @@ fn wget_goes_on_where_it_was() {
     // All of it is there: a range that begins at its end is none.
     wget("--continue");
     wget("--timestamping");
-    let statuses: Vec<u16> = server.log_lines().iter().map(|line| line.status).collect();
-    assert_eq!(statuses, [206, 416, 304]);
+    assert_eq!(said_of(&server, "/f", 3), [206, 416, 304]);
 }
 
 #[test]
@@ -151,8 +160,8 @@ fn rclone_copies_a_tree_by_its_listing() {
 /// A page that seeks to the end of a sound, and says so by what it asks for next.
 const PLAYER: &str = "<audio id=a preload=metadata src=long.wav></audio><script>
     a.onloadedmetadata = () => { a.currentTime = a.duration - 1 };
-    a.onseeked = () => { new Image().src = '/seeked-' + Math.round(a.currentTime) };
-    a.onerror = () => { new Image().src = '/failed-' + a.error.code };
+    a.onseeked = () => { new Image().src = '/told-seeked-' + Math.round(a.currentTime) };
+    a.onerror = () => { new Image().src = '/told-failed-' + a.error.code };
 </script>";
 
 #[test]
@@ -160,11 +169,26 @@ fn chromium_seeks_by_ranges() {
     if !need("chromium") {
         return;
     }
-    let (dir, profile) = (plain_dir(), plain_dir());
+    let dir = plain_dir();
     fs::write(dir.path().join("index.html"), PLAYER).unwrap();
     let seconds = 400;
     fs::write(dir.path().join("long.wav"), silence(seconds)).unwrap();
     let server = Server::start(dir.path(), &[]);
+    let said = told_by_chromium(&server);
+    assert_eq!(said, format!("/told-seeked-{}", seconds - 1));
+    let sounds: Vec<_> =
+        server.log_lines().into_iter().filter(|line| line.target == "/long.wav").collect();
+    // The first range is of all of it; that of the last second is shorter by far. What it has
+    // it may ask for again, only to be told so.
+    assert!(sounds.iter().all(|line| matches!(line.status, 206 | 304)), "{sounds:?}");
+    let len = fs::metadata(dir.path().join("long.wav")).unwrap().len();
+    let is_seek = |due: u64| (1..len / 10).contains(&due);
+    assert!(sounds.iter().any(|line| line.status == 206 && is_seek(line.due)), "{sounds:?}");
+}
+
+/// Has Chromium open the server's page, until that asks for a name that begins with `told`.
+fn told_by_chromium(server: &Server) -> String {
+    let profile = plain_dir();
     let mut chromium = Command::new("chromium")
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--mute-audio"])
         .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
@@ -175,21 +199,42 @@ fn chromium_seeks_by_ranges() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let said = wait_until("the page says that it seeked", || {
-        let asked = |target: &str| target.starts_with("/seeked-") || target.starts_with("/failed-");
-        server.log_lines().into_iter().find(|line| asked(&line.target))
-    });
+    let told =
+        wait_for(|| server.log_lines().into_iter().find(|line| line.target.starts_with("/told-")));
     chromium.kill().unwrap();
     chromium.wait().unwrap();
-    assert_eq!(said.target, format!("/seeked-{}", seconds - 1));
-    let sounds: Vec<_> =
-        server.log_lines().into_iter().filter(|line| line.target == "/long.wav").collect();
-    // The first range is of all of it; that of the last second is shorter by far. What it has
-    // it may ask for again, only to be told so.
-    assert!(sounds.iter().all(|line| matches!(line.status, 206 | 304)), "{sounds:?}");
-    let len = fs::metadata(dir.path().join("long.wav")).unwrap().len();
-    let is_seek = |due: u64| (1..len / 10).contains(&due);
-    assert!(sounds.iter().any(|line| line.status == 206 && is_seek(line.due)), "{sounds:?}");
+    told.unwrap_or_else(|| panic!("the page told nothing: {:?}", server.log_lines())).target
+}
+
+/// A page that asks two other origins for a part of a file, with a field that takes a preflight,
+/// and tells what it may see of the answers.
+const READER: &str = "<script>
+    const fields = { 'Range': 'bytes=2-4', 'X-Mine': 'yes' };
+    const ask = (url) => fetch(url, { headers: fields }).then(
+        async (got) => [got.status, await got.text(), got.headers.get('content-range'),
+            got.headers.get('etag') !== null].join('_'),
+        () => 'refused');
+    Promise.all(['OPEN', 'CLOSED'].map(ask)).then((told) => {
+        new Image().src = '/told-' + encodeURIComponent(told.join('-'));
+    });
+</script>";
+
+#[test]
+fn chromium_reads_what_another_origin_allows() {
+    if !need("chromium") {
+        return;
+    }
+    let (pages, files) = (plain_dir(), plain_dir());
+    fs::write(files.path().join("f"), "0123456789").unwrap();
+    let site = Server::start(pages.path(), &[]);
+    let origin = format!("http://{}", site.address());
+    let open = Server::start(files.path(), &["--cors", &origin]);
+    let closed = Server::start(files.path(), &["--cors", "https://example.org"]);
+    let page = READER.replace("OPEN", &open.url("/f")).replace("CLOSED", &closed.url("/f"));
+    fs::write(pages.path().join("index.html"), page).unwrap();
+    assert_eq!(told_by_chromium(&site), "/told-206_234_bytes%202-4%2F10_true-refused");
+    assert_eq!(said_of(&open, "/f", 2), [204, 206]);
+    assert_eq!(said_of(&closed, "/f", 1), [204]);
 }
 
 /// So many seconds of nothing to hear: 16 bit, 44.1 kHz, two channels.
@@ -300,10 +345,7 @@ fn apt_downloads_from_a_repository() {
     assert_eq!(read(&place.path().join("demo_1.0_all.deb")), content);
     // The second time it is told that nothing changed.
     apt(&["update"]);
-    let lists = server.log_lines();
-    let statuses: Vec<u16> =
-        lists.iter().filter(|line| line.target == "/./Packages").map(|line| line.status).collect();
-    assert_eq!(statuses, [200, 304], "{lists:?}");
+    assert_eq!(said_of(&server, "/./Packages", 2), [200, 304]);
 }
 
 #[test]

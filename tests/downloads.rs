@@ -323,7 +323,11 @@ fn errors_have_short_readable_bodies() {
         assert!(body.starts_with(start) && body.ends_with('\n'), "{request}: {body:?}");
         assert_eq!(body.lines().count(), 1, "{request}: {body:?}");
         assert_eq!(head.header("content-type"), Some("text/plain; charset=utf-8"), "{request}");
-        assert_eq!(head.header("allow"), (status == 405).then_some("GET, HEAD"), "{request}");
+        assert_eq!(
+            head.header("allow"),
+            (status == 405).then_some("GET, HEAD, OPTIONS"),
+            "{request}"
+        );
     }
     let line = server.log_line_for("/nope");
     assert_eq!((line.status, line.route.as_str()), (404, "plain"), "{line:?}");

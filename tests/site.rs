@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use base64::Engine as _;
 
 use super::support::{
-    Answer, MIB, Server, curl, digest, need, noise, pagewire, plain_dir, request,
+    Answer, MIB, Peer, Server, Trace, curl, digest, need, noise, pagewire, plain_dir, request,
 };
 
 /// No further fields.
@@ -100,6 +100,33 @@ fn what_is_older_than_its_file_is_not_sent_in_its_place() {
     assert_eq!(request(&server, "GET /a.txt", &fields).body, b"new");
     fs::write(&gz, "packed").unwrap();
     assert_eq!(request(&server, "GET /a.txt", &fields).body, b"packed");
+}
+
+/// That a file has no precompressed form was found out by a name look-up for each form and each
+/// request in the servers that this is meant to replace.
+#[test]
+fn what_is_not_there_is_not_looked_for_each_time() {
+    if !need("strace") {
+        return;
+    }
+    let dir = plain_dir();
+    fs::write(dir.path().join("lone.js"), "content").unwrap();
+    let server = Server::start(dir.path(), &[]);
+    let trace = Trace::attach(&server, &[]);
+    let mut peer = Peer::connect(server.address());
+    let requests = 400;
+    for _ in 0..requests {
+        let gzip = "Accept-Encoding: gzip, br, zstd";
+        peer.send(format!("GET /lone.js HTTP/1.1\r\nHost: test\r\n{gzip}\r\n\r\n").as_bytes());
+        assert_eq!(peer.answer().body, b"content");
+    }
+    let opened: Vec<_> = trace.finish().into_iter().filter(|call| call.name == "openat2").collect();
+    // At least once each; and again once a second, however long this takes.
+    assert!((4..requests / 4).contains(&opened.len()), "{opened:?}");
+    for suffix in ["", ".zst", ".br", ".gz"] {
+        let name = format!("\"lone.js{suffix}\"");
+        assert!(opened.iter().any(|call| call.arguments.contains(&name)), "{name}: {opened:?}");
+    }
 }
 
 #[test]
@@ -309,6 +336,9 @@ fn an_application_answers_for_paths_that_are_not_there() {
         let head = request(&server, &format!("HEAD {target}"), &[field]).head;
         let lens = (head.status, head.content_length());
         assert_eq!(lens, (status, body.len()), "HEAD {target}");
+        let vary = got.head.all("vary");
+        let is_there = target == "/" || target == "/app.js";
+        assert_eq!(vary.ends_with("Accept, Sec-Fetch-Mode"), !is_there, "{target}: {vary}");
     }
     let page = request(&server, "GET /users/7", NOTHING).head;
     assert_eq!(page.all("vary"), "Accept-Encoding, Accept, Sec-Fetch-Mode");
@@ -339,6 +369,7 @@ fn a_page_of_the_sites_own_says_that_there_is_none() {
         assert_eq!((head.status, head.content_length()), (404, body.len()));
         let program = request(server, "GET /none.txt", &["Accept: application/json"]);
         assert_eq!(program.body, b"404 Not Found: no such file\n");
+        assert_eq!(program.head.all("vary"), "Accept");
     }
     assert_eq!(request(&by_itself, "GET /404.html", NOTHING).head.status, 200);
 }

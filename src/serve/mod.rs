@@ -100,6 +100,8 @@ async fn serve(line: &[OsString], config: config::Config, begun: Begun) -> anyho
     let Begun { routes, sandbox, notifier, admin, lines } = begun;
     let notifier = Arc::new(notifier);
     let signals = Mutex::new(StopSignals::catch().context("cannot catch signals")?);
+    let hangup = reload::catch_hangup().context("cannot catch SIGHUP")?;
+    let watch = reload::watch(&config);
     let stats = admin.as_ref().map(|_| Arc::new(Stats::default()));
     let sockets = systemd::inherited().context("cannot take over the sockets of LISTEN_FDS")?;
     let flags = &config.flags;
@@ -131,8 +133,10 @@ async fn serve(line: &[OsString], config: config::Config, begun: Begun) -> anyho
         sandboxed: sandbox.closed,
         reloader: server.reloader(),
         notifier: Arc::clone(&notifier),
+        hangup,
+        watch,
     };
-    let reloading = tokio::spawn(reload.whenever_asked().context("cannot catch SIGHUP")?);
+    let reloading = tokio::spawn(reload.whenever_asked());
     notifier.ready();
     let stop = async {
         signals.lock().await.next().await;

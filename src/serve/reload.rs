@@ -27,35 +27,41 @@ pub(crate) struct Reload {
     pub(crate) sandboxed: bool,
     pub(crate) reloader: Reloader,
     pub(crate) notifier: Arc<Notifier>,
+    /// SIGHUP.
+    pub(crate) hangup: Signal,
+    pub(crate) watch: Option<FileWatch>,
+}
+
+/// From this call on SIGHUP ends the process no more.
+pub(crate) fn catch_hangup() -> io::Result<Signal> {
+    signal(SignalKind::hangup())
+}
+
+/// The watch on the configuration file, where there is one.
+pub(crate) fn watch(config: &Config) -> Option<FileWatch> {
+    let path = config.path.as_deref()?;
+    match FileWatch::new(path) {
+        Ok(watch) => Some(watch),
+        Err(error) => {
+            let path = path.display();
+            eprintln!("pagewire: changes of {path} are seen at SIGHUP only: {error}");
+            None
+        }
+    }
 }
 
 impl Reload {
-    /// Reloads as often as there is reason to, for ever. From this call on SIGHUP ends the
-    /// process no more.
-    pub(crate) fn whenever_asked(self) -> io::Result<impl Future<Output = ()>> {
-        let hangup = signal(SignalKind::hangup())?;
-        let path = self.config.path.as_deref();
-        let watch = path.and_then(|path| match FileWatch::new(path) {
-            Ok(watch) => Some(watch),
-            Err(error) => {
-                let path = path.display();
-                eprintln!("pagewire: changes of {path} are seen at SIGHUP only: {error}");
-                None
-            }
-        });
-        Ok(self.at_each(hangup, watch))
-    }
-
-    async fn at_each(mut self, mut hangup: Signal, mut watch: Option<FileWatch>) {
+    /// Reloads as often as there is reason to, for ever.
+    pub(crate) async fn whenever_asked(mut self) {
         loop {
             let changed = async {
-                match &mut watch {
+                match &mut self.watch {
                     Some(watch) => watch.changed().await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
-                _ = hangup.recv() => {}
+                _ = self.hangup.recv() => {}
                 () = changed => {}
             }
             self.notifier.reloading();

@@ -15,7 +15,7 @@ use crate::cors::Cors;
 use crate::digest::{Digests, REPR_DIGEST, wants_sha256};
 use crate::encoding::{Codings, preferred};
 use crate::error::{RequestError, StartError};
-use crate::fallback::{CHOSEN_BY, Fallback, Instead};
+use crate::fallback::{Fallback, Instead};
 use crate::files::{Entry, Files, Look, OpenFile, Representation};
 use crate::listen::PeerAddress;
 use crate::listing::Listing;
@@ -234,10 +234,13 @@ impl FileService {
             Ok(Found::File(file)) => return self.digested(request, &target, &file).await,
             Ok(Found::Page(page)) => page,
             Err(error) if error.status() == StatusCode::NOT_FOUND => {
-                match self.instead(request, &target, now).await {
-                    Some(response) => return response,
-                    None => error_response(request, &error),
-                }
+                let instead = self.instead(request, &target, now).await;
+                let mut response = instead.unwrap_or_else(|| {
+                    self.page(request, Some(&target), error_response(request, &error))
+                });
+                let chosen_by = HeaderValue::from_static(self.fallback.chosen_by());
+                response.headers_mut().append(VARY, chosen_by);
+                return response;
             }
             Err(error) => error_response(request, &error),
         };
@@ -299,13 +302,12 @@ impl FileService {
         let (recheck, encoded) = (wants_recheck(headers), self.wants_encoded(headers));
         let found = self.files.find(page, Look { now, recheck, encoded }).await;
         let Ok(Entry::File(file)) = found else { return None };
-        let mut response = match instead {
+        let response = match instead {
             Instead::Application(page) => self.digested(request, page, &file).await,
             Instead::NotFound(_) => {
                 self.page(request, Some(target), not_found(request.headers(), &file))
             }
         };
-        response.headers_mut().append(VARY, HeaderValue::from_static(CHOSEN_BY));
         Some(without_body_for_head(request, response))
     }
 
