@@ -101,7 +101,7 @@ fn who_is_idle_makes_room_and_who_is_busy_does_not() {
     first.send(b"HEAD /file.bin HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(first.head().status, 200);
     // Parked by now.
-    first.assert_silent(1_500);
+    first.assert_silent(2_500);
     let second = busy(&server);
     fixture.assert_served(Peer::connect(server.address()));
     assert_eq!(first.rest(), b"", "the one that was idle longest is gone");
@@ -226,8 +226,8 @@ fn heads_and_targets_have_their_limits() {
     };
     let name = |len: usize| format!("/{}", "a".repeat(len));
     assert_eq!(status(get(&name(200), "")), "404");
-    assert_eq!(status(get(&name(7_900), "")), "404");
-    assert_eq!(status(get(&name(8_100), "")), "414");
+    assert_eq!(status(get(&name(16_000), "")), "404");
+    assert_eq!(status(get(&name(17_000), "")), "414");
     assert_eq!(status(get("/", &format!("X: {}\r\n", "a".repeat(20_000)))), "200");
     assert_eq!(status(get("/", &format!("X: {}\r\n", "a".repeat(60_000)))), "431");
     assert_eq!(status(get("/", &"X: y\r\n".repeat(90))), "200");
