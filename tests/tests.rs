@@ -15,5 +15,6 @@ mod stuck;
 mod support;
 mod syscalls;
 mod tidy;
+mod tls_vm;
 mod traversal;
 mod vm;

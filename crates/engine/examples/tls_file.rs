@@ -37,10 +37,12 @@ async fn main() -> Result<(), Failure> {
     let path = arguments.next().ok_or("usage: tls_file FILE [CHOICE] [--rekey]")?;
     let choice: TlsChoice = arguments.next().as_deref().unwrap_or("auto").parse()?;
     let rekey = arguments.next().as_deref() == Some("--rekey");
-    for of in &probe().suites {
-        eprintln!("{}: {:?}", of.name, of.cost);
+    if choice == TlsChoice::Auto {
+        for of in &probe().suites {
+            println!("# {}: {:?}", of.name, of.cost);
+        }
+        println!("# keys can be changed: {}", probe().rekeys);
     }
-    eprintln!("keys can be changed: {}", probe().rekeys);
     println!("suite,in_kernel,bytes,equal,orderly,user_copied,routes,cs_per_gb");
     for (suite, version) in SUITES {
         if !(rekey && suite.tls13().is_none()) {
@@ -86,7 +88,7 @@ async fn one(
     }
     .await;
     if let Err(error) = &sent {
-        eprintln!("{:?}: {error}", suite.suite());
+        println!("# {:?}: {error}", suite.suite());
         wire.shutdown().await?;
     }
     let spent = cpu_time() - before;
@@ -136,7 +138,7 @@ fn fetch(
         let read = match client.read(&mut received) {
             Ok(read) => read,
             Err(error) => {
-                eprintln!("client: {error}");
+                println!("# client: {error}");
                 return Ok((bytes, equal, false));
             }
         };

@@ -27,8 +27,8 @@ use crate::transfer::PartRef;
 /// Sent to compare: neither a whole number of records nor of pages.
 const CHECKED_BYTES: usize = 300_001;
 
-/// Sent to measure. Some 10 ms on a current processor.
-const MEASURED_BYTES: usize = 16 * 1024 * 1024;
+/// Sent to measure. Some milliseconds on a current processor.
+const MEASURED_BYTES: usize = 2 * 1024 * 1024;
 
 /// Each way is measured so often, in turns; the least counts.
 const ROUNDS: usize = 3;
