@@ -216,15 +216,19 @@ fn head_tells_the_same_without_a_body() {
 fn a_phone_is_shown_the_address_that_the_page_was_asked_at() {
     let dir = plain_dir();
     let server = Server::start(dir.path(), &[]);
-    let page = |host: &str| {
+    let answer = |host: &str| {
         let mut peer = Peer::connect(server.address());
         peer.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes());
-        text(&peer.answer())
+        peer.answer()
     };
+    let page = |host: &str| text(&answer(host));
     assert!(page("files.example:8080").contains("<p>http://files.example:8080/</p>"));
     assert!(page("localhost:1").contains("--listen"));
-    for host in ["<script>", "a\"b", "me@files.example", ""] {
+    for host in ["", "a:b:c", "["] {
         assert!(!shown(&page(host)).contains("class=\"phone\""), "{host}");
+    }
+    for host in ["<script>", "a\"b", "me@files.example"] {
+        assert_eq!(answer(host).head.status, 400, "{host}");
     }
 }
 

@@ -7,23 +7,73 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use pagewire_engine::{Route, proof};
+use pagewire_http::{ListenAddress, Mount};
 
-use crate::flags::ServeFlags;
-use crate::mount::Mount;
+use crate::config::Config;
+use crate::mount;
+use crate::serve::AdminAddress;
 
-pub(crate) fn print(flags: &ServeFlags, addresses: &[SocketAddr]) -> io::Result<()> {
-    let directory = fs::canonicalize(&flags.site.directory)?;
-    let file_system = file_system_of(&directory).unwrap_or_else(|| "unknown".to_owned());
+/// What was found out before the server began.
+pub(crate) struct Measured {
+    /// One line: how each route passes bytes, by the mutation oracle on loopback.
+    pub(crate) routes: String,
+    pub(crate) sandbox: String,
+}
+
+pub(crate) fn print(
+    config: &Config,
+    measured: &Measured,
+    addresses: &[ListenAddress],
+    admin: Option<&AdminAddress>,
+) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    let version = env!("CARGO_PKG_VERSION");
-    writeln!(out, "pagewire {version} serves {} ({file_system})", directory.display())?;
-    for address in addresses.iter().flat_map(reachable) {
-        writeln!(out, "  http://{address}/")?;
+    print_sites(config, "serves", &mut out)?;
+    for address in addresses {
+        match address {
+            ListenAddress::Tcp(address) => reachable(address)
+                .iter()
+                .try_for_each(|address| writeln!(out, "  http://{address}/"))?,
+            other @ (ListenAddress::Unix { .. } | _) => writeln!(out, "  {other}")?,
+        }
     }
-    writeln!(out, "{}", routes_here(&directory))?;
-    let route = flags.route;
+    if let Some(admin) = admin {
+        writeln!(out, "admin: {admin}")?;
+    }
+    writeln!(out, "{}", measured.routes)?;
+    writeln!(out, "sandbox: {}", measured.sandbox)?;
+    let route = config.flags.route;
     writeln!(out, "route: {route} (stop with Ctrl-C; a second one cuts running responses)")?;
     out.flush()
+}
+
+/// A line for each directory.
+pub(crate) fn print_sites(config: &Config, verb: &str, out: &mut impl Write) -> io::Result<()> {
+    let mut opening = format!("pagewire {} {verb}", env!("CARGO_PKG_VERSION"));
+    for mount in &config.mounts {
+        let directory = fs::canonicalize(&mount.site.directory)?;
+        let file_system = file_system_of(&directory).unwrap_or_else(|| "unknown".to_owned());
+        writeln!(out, "{opening} {} ({file_system}){}", directory.display(), place(mount))?;
+        // The next one's line is as wide up to there.
+        opening = " ".repeat(opening.len());
+    }
+    Ok(())
+}
+
+/// For which requests.
+pub(crate) fn place_of(mount: &Mount) -> String {
+    let hosts: Vec<_> = mount.hosts.iter().map(ToString::to_string).collect();
+    format!("{}{}", hosts.join(","), mount.path)
+}
+
+/// The same in words, if it is not for all.
+fn place(mount: &Mount) -> String {
+    let hosts: Vec<_> = mount.hosts.iter().map(ToString::to_string).collect();
+    match (hosts.join(", "), mount.path.to_string()) {
+        (hosts, path) if hosts.is_empty() && path == "/" => String::new(),
+        (hosts, path) if hosts.is_empty() => format!(" at {path}"),
+        (hosts, path) if path == "/" => format!(" for {hosts}"),
+        (hosts, path) => format!(" for {hosts} at {path}"),
+    }
 }
 
 /// The addresses to type for one that is listened on: for "any", those of the interfaces.
@@ -42,8 +92,10 @@ fn reachable(address: &SocketAddr) -> Vec<SocketAddr> {
     if usable.is_empty() { vec![*address] } else { usable }
 }
 
-/// One line: how each route passes bytes, by the mutation oracle on loopback.
-fn routes_here(directory: &Path) -> String {
+/// How each route passes bytes of the first directory.
+pub(crate) fn routes_here(config: &Config) -> String {
+    let first = config.mounts.first();
+    let directory = first.map_or(Path::new("/"), |mount| mount.site.directory.as_path());
     let (scratch, place) = match proof::scratch_file_in(directory) {
         Ok(scratch) => (Ok(scratch), ""),
         Err(_) => (proof::scratch_file_in_memory(), " with a file in memory"),
@@ -61,5 +113,5 @@ fn routes_here(directory: &Path) -> String {
 
 /// The type of the file system that `path` lies on.
 fn file_system_of(path: &Path) -> Option<String> {
-    Mount::of(&File::open(path).ok()?).map(|mount| mount.file_system)
+    mount::Mount::of(&File::open(path).ok()?).map(|mount| mount.file_system)
 }

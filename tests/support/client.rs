@@ -32,6 +32,13 @@ impl Head {
             .map(|(_, value)| value)
     }
 
+    /// The values of all lines of one name, as one list (RFC 9110, section 5.3).
+    pub(crate) fn all(&self, name: &str) -> String {
+        let lines = self.text.lines().filter_map(|line| line.split_once(": "));
+        let named = lines.filter(|(key, _)| key.eq_ignore_ascii_case(name));
+        named.map(|(_, value)| value).collect::<Vec<_>>().join(", ")
+    }
+
     pub(crate) fn content_length(&self) -> usize {
         self.header("content-length").and_then(|value| value.parse().ok()).unwrap_or(0)
     }
@@ -142,6 +149,18 @@ pub(crate) fn ask(server: &Server, target: &str) -> Peer {
     let mut peer = Peer::connect(server.address());
     peer.get(target);
     peer
+}
+
+/// The answer to one request, such as `GET /`, with these further fields, on a connection of its
+/// own.
+pub(crate) fn request(server: &Server, request: &str, fields: &[impl AsRef<str>]) -> Answer {
+    let mut peer = Peer::connect(server.address());
+    let fields: String = fields.iter().map(|field| format!("{}\r\n", field.as_ref())).collect();
+    peer.send(format!("{request} HTTP/1.1\r\nHost: test\r\n{fields}\r\n").as_bytes());
+    let head = peer.head();
+    let has_body = !request.starts_with("HEAD ") && !matches!(head.status, 204 | 304);
+    let body = if has_body { peer.body(head.content_length()) } else { Vec::new() };
+    Answer { head, body }
 }
 
 /// Panics unless the body is exactly `content`.

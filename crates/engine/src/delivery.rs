@@ -5,17 +5,17 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::error::SendError;
-use crate::meter::{Count, Report, Tally};
+use crate::meter::{Cold, Count, Report, Tally};
 use crate::registry::{self, Owner};
 use crate::route::Route;
-use crate::transfer::{PartRef, Progress};
+use crate::transfer::{Moved, PartRef, Progress};
 
 /// The account of one wire, shared by the wire and by whoever hands bytes to the writer above.
 ///
@@ -34,18 +34,27 @@ struct Entries {
     failure: Option<String>,
     /// The wire is gone.
     closed: bool,
+    /// The wire is to send nothing more: what it was given is not what was promised.
+    broken: bool,
+    /// What the wire is about to be asked to write, by a writer that mixes deliveries.
+    offered: Option<Offered>,
     /// Bytes that were read beside what is sent, and that the wire does not know of yet.
     read_aside: u64,
+    /// What was brought in beside the wire, which does not know of it yet.
+    cold_aside: Cold,
 }
 
 impl fmt::Debug for Entries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { expected, failure, closed, read_aside } = self;
+        let Self { expected, failure, closed, broken, offered, read_aside, cold_aside } = self;
         f.debug_struct("Entries")
             .field("expected", &expected.len())
             .field("failure", failure)
             .field("closed", closed)
+            .field("broken", broken)
+            .field("offered", &offered.is_some())
             .field("read_aside", read_aside)
+            .field("cold_aside", cold_aside)
             .finish()
     }
 }
@@ -59,12 +68,23 @@ struct Expected {
     account: Arc<Account>,
 }
 
+/// A run of memory that the wire will be asked to write next, whatever is expected.
+struct Offered {
+    address: usize,
+    /// They were read from a file into memory.
+    copied: bool,
+    /// Not held: what was offered last stays here until something else is.
+    account: Weak<Account>,
+}
+
 /// What one delivery has come to; settled when the last handle and the last expected run go.
 struct Account {
     /// That of the wire which the delivery was seen to reach.
     ledger: OnceLock<Ledger>,
     due: u64,
     started: Instant,
+    /// How long after the start the first byte left, where it did not leave with the last one.
+    first_byte: OnceLock<Duration>,
     /// What the wire sent.
     tally: Mutex<Tally>,
     /// Bytes that were handed to a writer of which it was not known where it ends.
@@ -75,6 +95,9 @@ struct Account {
     failure: OnceLock<String>,
     settle: Mutex<Option<Settle>>,
 }
+
+/// Why a delivery ended early where nothing failed.
+const CLOSED_HERE: &str = "connection closed by this server";
 
 type Settle = Box<dyn FnOnce(Outcome) + Send>;
 
@@ -92,8 +115,25 @@ pub struct Outcome {
     pub on_wire: bool,
     /// What the socket accepted, by route, and the time from the opening to the end.
     pub report: Report,
+    /// From the opening to the first byte of those due; `None` when none was sent.
+    pub first_byte: Option<Duration>,
     /// Why it ended early; `None` when all that was due was sent.
     pub cut_short: Option<String>,
+}
+
+impl Outcome {
+    /// What became of `due` bytes that [`Wire::send_counting`](crate::Wire::send_counting) was to
+    /// send since `started`: `tally` says what it sent of them, and `failure` why no more.
+    #[must_use]
+    pub fn on_wire(due: u64, started: Instant, tally: Tally, failure: Option<String>) -> Self {
+        let cut_short =
+            (tally.total().bytes < due).then(|| failure.unwrap_or_else(|| CLOSED_HERE.to_owned()));
+        let elapsed = started.elapsed();
+        // Small, and sent in one step as a rule: its first byte left with the last.
+        let first_byte = (tally.total().bytes > 0).then_some(elapsed);
+        let report = Report { tally, elapsed };
+        Self { due, on_wire: true, report, first_byte, cut_short }
+    }
 }
 
 impl Ledger {
@@ -131,6 +171,14 @@ impl Ledger {
     pub(crate) fn tick(&self, parts: &[PartRef<'_>], progress: &mut Progress) {
         let mut entries = self.lock();
         progress.read_aside += std::mem::take(&mut entries.read_aside);
+        let offered = entries.offered.take().and_then(|offered| offered.tick(parts, progress));
+        progress.cold += std::mem::take(&mut entries.cold_aside);
+        if let Some(account) = offered {
+            drop(entries);
+            // It may settle here, outside the lock.
+            drop(account);
+            return;
+        }
         let Some(front) = entries.expected.front() else {
             return;
         };
@@ -153,6 +201,9 @@ impl Ledger {
                 moved.count.user_copied_bytes = moved.count.bytes;
             }
             front.account.tally().count(moved.way, &moved.count);
+            if moved.count.bytes < front.account.due {
+                front.account.begun();
+            }
             let bytes = usize::try_from(moved.count.bytes).unwrap_or(usize::MAX).min(front.bytes);
             front.address += bytes;
             front.bytes -= bytes;
@@ -168,6 +219,15 @@ impl Ledger {
     /// Remembers the first failure of the wire, as the reason of deliveries that end early.
     pub(crate) fn failed(&self, error: &io::Error) {
         self.note(|| error.to_string());
+    }
+
+    /// An error if the wire is to send nothing more.
+    pub(crate) fn refuse_if_broken(&self) -> io::Result<()> {
+        let entries = self.lock();
+        match &entries.failure {
+            Some(failure) if entries.broken => Err(io::Error::other(failure.clone())),
+            _ => Ok(()),
+        }
     }
 
     /// Remembers that the peer closed its side.
@@ -189,6 +249,25 @@ impl Ledger {
     }
 }
 
+impl Offered {
+    /// Credits what a step moved to its account, if that is what was offered.
+    fn tick(self, parts: &[PartRef<'_>], progress: &mut Progress) -> Option<Arc<Account>> {
+        let account = self.account.upgrade()?;
+        let offered = |moved: &&mut Moved| address_of(&parts[moved.part]) == Some(self.address);
+        let moved = progress.moved.iter_mut().find(offered)?;
+        if self.copied {
+            moved.way = Some(Route::ReadWrite);
+            moved.count.user_copied_bytes = moved.count.bytes;
+        }
+        let mut tally = account.tally();
+        tally.count(moved.way, &moved.count);
+        tally.count_step_downs(progress.step_downs);
+        tally.count_cold(progress.cold);
+        drop(tally);
+        Some(account)
+    }
+}
+
 /// Where a part lies in memory, if it does.
 fn address_of(part: &PartRef<'_>) -> Option<usize> {
     match part {
@@ -197,8 +276,9 @@ fn address_of(part: &PartRef<'_>) -> Option<usize> {
     }
 }
 
-/// The open account of one response, say. It settles when this handle was dropped and every
+/// The open account of one response, say. It settles when its handles were dropped and every
 /// expected run was sent, or the wire was dropped.
+#[derive(Clone)]
 pub struct Delivery {
     account: Arc<Account>,
 }
@@ -212,6 +292,7 @@ impl Delivery {
             ledger: OnceLock::new(),
             due,
             started,
+            first_byte: OnceLock::new(),
             tally: Mutex::default(),
             handed_on: AtomicU64::new(0),
             handed_on_copied: AtomicU64::new(0),
@@ -239,6 +320,7 @@ impl Delivery {
         if bytes.is_empty() {
             return bytes;
         }
+        self.account.begun();
         self.account.handed_on.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         if copied {
             self.account.handed_on_copied.fetch_add(bytes.len() as u64, Ordering::Relaxed);
@@ -270,6 +352,55 @@ impl Delivery {
         }
     }
 
+    /// A look at how far it has come, for whoever shows that while it is under way.
+    #[must_use]
+    pub fn watch(&self) -> DeliveryWatch {
+        DeliveryWatch(Arc::downgrade(&self.account))
+    }
+
+    /// Says that the writer above is about to ask the wire to write `memory`, or the front of it,
+    /// before anything else: for writers that mix deliveries (HTTP/2), so that there is no order
+    /// to [expect](Delivery::expect). `copied` says that it was read from a file into memory.
+    pub fn offer(&self, memory: &[u8], copied: bool) {
+        if let Some(ledger) = self.account.ledger.get() {
+            let address = memory.as_ptr().addr();
+            let account = Arc::downgrade(&self.account);
+            ledger.lock().offered = Some(Offered { address, copied, account });
+        }
+    }
+
+    /// Says that such a writer took `bytes` into a buffer of its own, which it sends with the next
+    /// frame: read from a file (`copied`), they are counted as user copies.
+    pub fn count_taken(&self, bytes: u64, copied: bool) {
+        let mut count = Count { bytes, ..Count::default() };
+        let way = copied.then_some(Route::ReadWrite);
+        if copied {
+            count.user_copied_bytes = bytes;
+            if let Some(ledger) = self.account.ledger.get() {
+                ledger.lock().read_aside += bytes;
+            }
+        }
+        self.account.tally().count(way, &count);
+    }
+
+    /// Counts what had to be brought into the page cache before the wire was asked.
+    pub fn count_cold(&self, cold: Cold) {
+        self.account.tally().count_cold(cold);
+        if let Some(ledger) = self.account.ledger.get() {
+            ledger.lock().cold_aside += cold;
+        }
+    }
+
+    /// Has the wire send nothing more, and the rest of its deliveries fail: bytes that were
+    /// promised are not there, and the writer above has taken others in their place.
+    pub fn break_wire(&self, why: &SendError) {
+        self.fail(why);
+        if let Some(ledger) = self.account.ledger.get() {
+            ledger.note(|| why.to_string());
+            ledger.lock().broken = true;
+        }
+    }
+
     /// Says why the rest of its bytes will not come: the file could not be read, say.
     pub fn fail(&self, why: &SendError) {
         self.account.failure.get_or_init(|| why.to_string());
@@ -279,6 +410,20 @@ impl Delivery {
         if let Some(ledger) = self.account.ledger.get() {
             ledger.expect(bytes, copied, &self.account);
         }
+    }
+}
+
+/// Sees how far a delivery has come, and does not keep it from settling.
+#[derive(Clone, Debug)]
+pub struct DeliveryWatch(Weak<Account>);
+
+impl DeliveryWatch {
+    /// What was sent by now; `None` once the delivery has settled. It may settle in this call, so
+    /// no lock may be held that `settle` takes.
+    #[must_use]
+    pub fn tally(&self) -> Option<Tally> {
+        let account = self.0.upgrade()?;
+        Some(if account.ledger.get().is_some() { *account.tally() } else { account.handed_on() })
     }
 }
 
@@ -324,7 +469,18 @@ impl fmt::Debug for Delivery {
     }
 }
 
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Account").field("due", &self.due).finish_non_exhaustive()
+    }
+}
+
 impl Account {
+    /// Its first bytes leave.
+    fn begun(&self) {
+        self.first_byte.get_or_init(|| self.started.elapsed());
+    }
+
     fn tally(&self) -> MutexGuard<'_, Tally> {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -349,15 +505,20 @@ impl Drop for Account {
             let own = self.failure.get().cloned();
             let failure = own.or_else(|| ledger.and_then(|ledger| ledger.lock().failure.clone()));
             failure.unwrap_or_else(|| match ledger {
-                Some(_) => "connection closed by this server".to_owned(),
+                // Nothing is wrong with the wire: of its deliveries this one was not wanted.
+                Some(ledger) if !ledger.lock().closed => "cancelled by the peer".to_owned(),
+                Some(_) => CLOSED_HERE.to_owned(),
                 None => "dropped before its end".to_owned(),
             })
         });
-        let report = Report { tally, elapsed: self.started.elapsed() };
+        let elapsed = self.started.elapsed();
+        let any = tally.total().bytes > 0;
+        let first_byte = any.then(|| self.first_byte.get().copied().unwrap_or(elapsed));
+        let report = Report { tally, elapsed };
         let settle = self.settle.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(settle) = settle {
             let on_wire = self.ledger.get().is_some();
-            settle(Outcome { due: self.due, on_wire, report, cut_short });
+            settle(Outcome { due: self.due, on_wire, report, first_byte, cut_short });
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Counts of what moved, by route: plain tallies for one transfer, a shared meter for a process.
 //! Knows no socket and no file.
 
+use std::ops::AddAssign;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -39,6 +40,13 @@ pub struct Cold {
     pub bytes: u64,
 }
 
+impl AddAssign for Cold {
+    fn add_assign(&mut self, other: Self) {
+        self.waits += other.waits;
+        self.bytes += other.bytes;
+    }
+}
+
 /// What moved, by route.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -67,6 +75,13 @@ impl Tally {
         let mut total = self.plain;
         self.routes.iter().for_each(|count| total.add(count));
         total
+    }
+
+    /// The same without what moved from memory that is no file's.
+    #[must_use]
+    pub fn of_files(mut self) -> Self {
+        self.plain = Count::default();
+        self
     }
 
     /// How often a route was refused and another taken for good.
@@ -98,8 +113,7 @@ impl Tally {
     }
 
     pub(crate) fn count_cold(&mut self, cold: Cold) {
-        self.cold.waits += cold.waits;
-        self.cold.bytes += cold.bytes;
+        self.cold += cold;
     }
 }
 

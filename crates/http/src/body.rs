@@ -59,7 +59,7 @@ struct Later {
 
 type MadeBatch = Result<(Batch, ArchiveParts), SendError>;
 
-type ReadChunk = Result<(Bytes, FileRange), SendError>;
+pub(crate) type ReadChunk = Result<(Bytes, FileRange), SendError>;
 
 /// Whether the writer above had its occasion to write the first chunk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,25 +100,15 @@ impl FileBody {
                 return Poll::Pending;
             }
         }
-        if let Some(Reading { read, .. }) = &mut self.reading {
-            let finished = ready!(Pin::new(read).poll(cx));
-            self.reading = None;
-            let (chunk, rest) =
-                finished.map_err(|error| SendError::Io(io::Error::other(error)))??;
-            return Poll::Ready(Some(Ok(self.chunk(chunk, rest))));
+        if let Some(read) = ready!(self.poll_reading(cx)) {
+            return Poll::Ready(Some(read.map(|(chunk, rest)| self.chunk(chunk, rest))));
         }
-        let part = loop {
-            if let Some(part) = self.left.pop_front() {
-                break part;
-            }
-            let Some(later) = &mut self.later else {
+        let part = match ready!(self.poll_next(cx)) {
+            Some(part) => part?,
+            None => {
                 self.delivery = None;
                 return Poll::Ready(None);
-            };
-            let made = ready!(Pin::new(&mut later.making).poll(cx));
-            self.later = None;
-            let made = made.map_err(|error| SendError::Io(io::Error::other(error)))?;
-            self.take_batch(made?);
+            }
         };
         let range = match part {
             Part::File(range) => range,
@@ -128,7 +118,40 @@ impl FileBody {
         match self.mapped(&range) {
             // hyper takes a run of any length, and asks the wire to write all of it.
             Some(bytes) => Poll::Ready(Some(Ok(bytes))),
-            None => self.poll_read(cx, range),
+            None => {
+                let read = ready!(self.poll_read(cx, range));
+                Poll::Ready(Some(read.map(|(chunk, rest)| self.chunk(chunk, rest))))
+            }
+        }
+    }
+
+    /// What the read under way brought, if there is one.
+    pub(crate) fn poll_reading(&mut self, cx: &mut Context<'_>) -> Poll<Option<ReadChunk>> {
+        let Some(Reading { read, .. }) = &mut self.reading else { return Poll::Ready(None) };
+        let finished = ready!(Pin::new(read).poll(cx));
+        self.reading = None;
+        Poll::Ready(Some(
+            finished.unwrap_or_else(|error| Err(SendError::Io(io::Error::other(error)))),
+        ))
+    }
+
+    /// The part at the front, taken out; those of an archive are made when it is their turn.
+    pub(crate) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Part, SendError>>> {
+        loop {
+            if let Some(part) = self.left.pop_front() {
+                return Poll::Ready(Some(Ok(part)));
+            }
+            let Some(later) = &mut self.later else { return Poll::Ready(None) };
+            let made = ready!(Pin::new(&mut later.making).poll(cx));
+            self.later = None;
+            match made.map_err(|error| SendError::Io(io::Error::other(error))).and_then(|made| made)
+            {
+                Ok(made) => self.take_batch(made),
+                Err(error) => return Poll::Ready(Some(Err(error))),
+            }
         }
     }
 
@@ -154,11 +177,12 @@ impl FileBody {
         }
     }
 
-    fn poll_read(
+    /// A chunk from the front of `range`, and what follows it.
+    pub(crate) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
         mut range: FileRange,
-    ) -> Poll<Option<Result<Bytes, SendError>>> {
+    ) -> Poll<ReadChunk> {
         // Hot bytes come at once: without a budget a fast peer would keep this thread.
         let Poll::Ready(budget) = coop::poll_proceed(cx) else {
             self.left.push_front(Part::File(range));
@@ -166,7 +190,7 @@ impl FileBody {
         };
         if let Some(chunk) = range.read_front_now(CHUNK_BYTES)? {
             budget.made_progress();
-            return Poll::Ready(Some(Ok(self.chunk(chunk, range))));
+            return Poll::Ready(Ok((chunk, range)));
         }
         let bytes = range.len();
         let read = spawn_blocking(move || {
@@ -174,7 +198,26 @@ impl FileBody {
             Ok((chunk, range))
         });
         self.reading = Some(Reading { read, bytes });
-        self.poll_part(cx)
+        self.poll_reading(cx).map(|read| read.expect("it was begun the line before"))
+    }
+
+    /// Puts back what was taken from the front.
+    pub(crate) fn put_back(&mut self, rest: FileRange) {
+        self.left.push_front(Part::File(rest));
+    }
+
+    /// What its runs are announced to.
+    pub(crate) fn delivery(&self) -> Option<&Delivery> {
+        self.delivery.as_ref()
+    }
+
+    /// Hands out nothing more, because of `error`.
+    pub(crate) fn fail(&mut self, error: &SendError) {
+        if let Some(delivery) = &self.delivery {
+            delivery.fail(error);
+        }
+        self.left = Payload::new();
+        self.later = None;
     }
 
     /// A chunk that was read, as it is to be handed out; `rest` is what follows it.
@@ -221,11 +264,7 @@ impl Body for FileBody {
         Poll::Ready(part.map(|part| match part {
             Ok(bytes) => Ok(Frame::data(bytes)),
             Err(error) => {
-                if let Some(delivery) = &self.delivery {
-                    delivery.fail(&error);
-                }
-                self.left = Payload::new();
-                self.later = None;
+                self.fail(&error);
                 Err(error.into())
             }
         }))

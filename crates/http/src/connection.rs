@@ -2,11 +2,11 @@
 //! buffers, is taken down, and what stays is the socket.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,38 +14,62 @@ use http::Response;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use pagewire_engine::Wire;
-use tokio::io::AsyncWrite;
-use tokio::net::TcpStream;
+use pagewire_engine::{Ledger, SendError, Socket, Wire};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::body::FileBody;
+use crate::fast_lane::{Left, fast_lane};
+use crate::http2;
+use crate::listen::PeerAddress;
+use crate::refusals::Refusal;
 use crate::serve::{Phase, Shared, reached};
+use crate::slots::Slot;
 
 /// How long a connection is quiet before it is parked. Taking hyper down and up again costs some
 /// microseconds: not worth it between the requests of one page.
-const PARKED_AFTER: Duration = Duration::from_secs(1);
+pub(crate) const PARKED_AFTER: Duration = Duration::from_secs(1);
 
 /// How long a connection may be parked between two requests. nginx waits as long.
-const IDLE_MAX: Duration = Duration::from_secs(75);
+pub(crate) const IDLE_MAX: Duration = Duration::from_secs(75);
 
 /// How long the head of a request may take, from its first byte or the connection's begin.
 const HEAD_MAX: Duration = Duration::from_secs(30);
 
+/// The most bytes of a head: beyond, hyper answers 431. nginx reads as many. Its lines are 100 at
+/// most, hyper's own limit.
+const HEAD_BYTES_MAX: usize = 32 * 1024;
+
+/// What of a request's body is taken at most when the connection is to end, and for how long, so
+/// that the response arrives: with something unread it would end in a reset.
+const UNREAD_BYTES_MAX: usize = 1024 * 1024;
+const UNREAD_MAX: Duration = Duration::from_secs(2);
+
 /// Serves one connection to its end.
-pub(crate) async fn connection(
-    socket: TcpStream,
-    peer: SocketAddr,
+pub(crate) async fn connection<S: Stream>(
+    socket: S,
+    peer: PeerAddress,
+    _slot: Slot,
     shared: Arc<Shared>,
     mut phase: watch::Receiver<Phase>,
 ) {
-    // Without it the last packet of a body waits for the acknowledgement of the one before it,
-    // which the peer may delay by 40 ms.
-    if let Err(error) = socket.set_nodelay(true) {
+    if let Err(error) = socket.set_undelayed() {
         tracing::debug!(%peer, %error, "TCP_NODELAY was refused");
     }
     let mut parked = Parked { socket, unread: Bytes::new() };
+    let http2 = tokio::select! {
+        heard = timeout(HEAD_MAX, parked.begins_http2()) => match heard {
+            Ok(Ok(http2)) => http2,
+            _ => return,
+        },
+        () = reached(&mut phase, Phase::Stopping) => return,
+        () = shared.slots.wanted() => return,
+    };
+    if http2 {
+        return Box::pin(http2::talk(parked, peer, &shared, &mut phase)).await;
+    }
     let mut patience = HEAD_MAX;
     loop {
         if parked.unread.is_empty() {
@@ -56,6 +80,7 @@ pub(crate) async fn connection(
                     }
                 }
                 () = reached(&mut phase, Phase::Stopping) => return,
+                () = shared.slots.wanted() => return,
             }
         }
         // Boxed: this task is to be small while it is parked.
@@ -67,37 +92,192 @@ pub(crate) async fn connection(
     }
 }
 
+/// What connections are made of: it waits as small as it can, and is talked over as a wire.
+pub(crate) trait Stream: AsyncRead + Sized + Send + Sync + Unpin + 'static {
+    type Wire: AsyncRead + AsyncWrite + Send + Unpin;
+
+    /// Has the last packet of a body not wait for the acknowledgement of the one before it, which
+    /// the peer may delay by 40 ms.
+    fn set_undelayed(&self) -> io::Result<()>;
+
+    /// Ready when there is something to read, an end or an error.
+    fn readable(&self) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Its wire, which reads `unread` first, and the account of that.
+    fn wire(self, unread: Bytes, shared: &Shared) -> (Self::Wire, Ledger);
+
+    /// Answers what can be answered without hyper.
+    fn fast_lane(
+        wire: &mut Self::Wire,
+        peer: PeerAddress,
+        shared: &Shared,
+        phase: &mut watch::Receiver<Phase>,
+    ) -> impl Future<Output = Left> + Send;
+
+    /// Has `bytes` read once more, before what is to come.
+    fn with_unread(wire: Self::Wire, bytes: Bytes) -> Self::Wire;
+
+    /// The stream without its wire. What was not yet sent will not be.
+    fn unwired(wire: Self::Wire) -> Self;
+}
+
+impl Stream for TcpStream {
+    type Wire = Wire<Self>;
+
+    fn set_undelayed(&self) -> io::Result<()> {
+        self.set_nodelay(true)
+    }
+
+    fn readable(&self) -> impl Future<Output = io::Result<()>> + Send {
+        self.readable()
+    }
+
+    fn wire(self, unread: Bytes, shared: &Shared) -> (Self::Wire, Ledger) {
+        wire_of(self, unread, shared)
+    }
+
+    async fn fast_lane(
+        wire: &mut Self::Wire,
+        peer: PeerAddress,
+        shared: &Shared,
+        phase: &mut watch::Receiver<Phase>,
+    ) -> Left {
+        fast_lane(wire, peer, shared, phase).await
+    }
+
+    fn with_unread(wire: Self::Wire, bytes: Bytes) -> Self::Wire {
+        wire.with_unread(bytes)
+    }
+
+    fn unwired(wire: Self::Wire) -> Self {
+        wire.into_socket()
+    }
+}
+
+impl Stream for UnixStream {
+    type Wire = Wire<Self>;
+
+    fn set_undelayed(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn readable(&self) -> impl Future<Output = io::Result<()>> + Send {
+        self.readable()
+    }
+
+    fn wire(self, unread: Bytes, shared: &Shared) -> (Self::Wire, Ledger) {
+        wire_of(self, unread, shared)
+    }
+
+    async fn fast_lane(
+        wire: &mut Self::Wire,
+        peer: PeerAddress,
+        shared: &Shared,
+        phase: &mut watch::Receiver<Phase>,
+    ) -> Left {
+        fast_lane(wire, peer, shared, phase).await
+    }
+
+    fn with_unread(wire: Self::Wire, bytes: Bytes) -> Self::Wire {
+        wire.with_unread(bytes)
+    }
+
+    fn unwired(wire: Self::Wire) -> Self {
+        wire.into_socket()
+    }
+}
+
+fn wire_of<S: Socket>(socket: S, unread: Bytes, shared: &Shared) -> (Wire<S>, Ledger) {
+    let wire = Wire::with_routes(socket, shared.routes).counted_by(Arc::clone(&shared.meter));
+    let wire = wire.with_unread(unread).with_patience(Arc::clone(&shared.slots.patience));
+    let wire = match &shared.throttle {
+        Some(throttle) => wire.throttled_by(Arc::clone(throttle)),
+        None => wire,
+    };
+    let ledger = wire.ledger();
+    (wire, ledger)
+}
+
 /// A connection between two requests.
-struct Parked {
-    socket: TcpStream,
-    /// The front of a request's head.
-    unread: Bytes,
+pub(crate) struct Parked<S> {
+    pub(crate) socket: S,
+    /// What was read and not yet understood: the front of a request's head.
+    pub(crate) unread: Bytes,
+}
+
+/// What a connection of HTTP/2 begins with (RFC 9113 3.4). Without TLS nothing else tells it from
+/// one of HTTP/1.1, of which no request begins so.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// As much as is read at first: most requests are shorter, and are read once.
+const FIRST_BYTES_MAX: usize = 512;
+
+impl<S: Stream> Parked<S> {
+    /// Whether it begins with HTTP/2. Waits until that is known.
+    async fn begins_http2(&mut self) -> io::Result<bool> {
+        loop {
+            let heard = &self.unread[..self.unread.len().min(HTTP2_PREFACE.len())];
+            if !HTTP2_PREFACE.starts_with(heard) {
+                return Ok(false);
+            }
+            if heard.len() == HTTP2_PREFACE.len() {
+                return Ok(true);
+            }
+            let Self { socket, unread } = self;
+            *unread = std::future::poll_fn(|cx| {
+                let mut memory = [0; FIRST_BYTES_MAX];
+                let mut buffer = ReadBuf::new(&mut memory);
+                ready!(Pin::new(&mut *socket).poll_read(cx, &mut buffer))?;
+                if buffer.filled().is_empty() {
+                    return Poll::Ready(Err(io::Error::from(io::ErrorKind::UnexpectedEof)));
+                }
+                Poll::Ready(Ok([&unread[..], buffer.filled()].concat().into()))
+            })
+            .await?;
+        }
+    }
+}
+
+fn builder() -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(HEAD_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        // A client may say that it sends nothing more and still wait for its download.
+        .half_close(true);
+    http
 }
 
 /// Answers requests until the connection ends, or is quiet and can be parked.
-async fn talk(
-    Parked { socket, unread }: Parked,
-    peer: SocketAddr,
+async fn talk<S: Stream>(
+    Parked { socket, unread }: Parked<S>,
+    peer: PeerAddress,
     shared: &Arc<Shared>,
     phase: &mut watch::Receiver<Phase>,
-) -> Option<Parked> {
+) -> Option<Parked<S>> {
+    let (mut wire, ledger) = socket.wire(unread, shared);
+    let unread = match S::fast_lane(&mut wire, peer, shared, phase).await {
+        Left::ForHyper(bytes) => bytes,
+        Left::Quiet => return Some(Parked { socket: S::unwired(wire), unread: Bytes::new() }),
+        Left::Ended => {
+            close(wire, peer, false).await;
+            return None;
+        }
+        Left::Broken => return None,
+    };
     // A head that has begun is waited for by hyper, which knows since when.
     let mut may_park = unread.is_empty();
-    let wire = Wire::with_routes(socket, shared.routes).counted_by(Arc::clone(&shared.meter));
-    let wire = wire.with_unread(unread);
-    let ledger = wire.ledger();
+    let wire = S::with_unread(wire, unread);
     let under_way = Arc::new(AtomicU64::new(0));
     let begun = AtomicU64::new(0);
+    let unread_body = AtomicBool::new(false);
     let answer = service_fn(|request| {
         begun.fetch_add(1, Ordering::Relaxed);
+        let has_body = !hyper::body::Body::is_end_stream(hyper::Request::body(&request));
+        unread_body.fetch_or(has_body, Ordering::Relaxed);
         Shared::answer(shared, request, peer, &ledger, UnderWay::begin(&under_way))
     });
-    let mut http = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_MAX)
-        // A client may say that it sends nothing more and still wait for its download.
-        .half_close(true)
-        .serve_connection(TokioIo::new(wire), answer);
+    let mut http = builder().serve_connection(TokioIo::new(wire), answer);
     let mut stopping = false;
     let mut parking = false;
     let mut seen = 0;
@@ -127,32 +307,76 @@ async fn talk(
         }
     };
     let parts = http.into_parts();
-    let mut wire = parts.io.into_inner();
+    let wire = parts.io.into_inner();
     match ended {
         Ok(()) if parking && !stopping => {
             // A copy, because the view of no bytes keeps hyper's whole buffer.
             let unread = Bytes::copy_from_slice(&parts.read_buf);
-            Some(Parked { socket: wire.into_socket(), unread })
+            Some(Parked { socket: S::unwired(wire), unread })
         }
         Ok(()) => {
-            let mut wire = Pin::new(&mut wire);
-            if let Err(error) = std::future::poll_fn(|cx| wire.as_mut().poll_shutdown(cx)).await {
-                tracing::debug!(%peer, %error, "the connection was gone before it was closed");
-            }
+            close(wire, peer, unread_body.load(Ordering::Relaxed)).await;
             None
         }
         Err(error) => {
             tracing::debug!(%peer, %error, "the connection ended early");
+            if let Some(reason) = given_up(&error) {
+                shared.refusals.count(reason);
+            }
             None
         }
     }
+}
+
+/// `has_unread` says that the peer may be sending something that nobody has read.
+async fn close(mut wire: impl AsyncRead + AsyncWrite + Unpin, peer: PeerAddress, has_unread: bool) {
+    let mut wire = Pin::new(&mut wire);
+    if let Err(error) = std::future::poll_fn(|cx| wire.as_mut().poll_shutdown(cx)).await {
+        tracing::debug!(%peer, %error, "the connection was gone before it was closed");
+    } else if has_unread {
+        drop(timeout(UNREAD_MAX, take_unread(wire)).await);
+    }
+}
+
+/// Reads what the peer still sends, to its end or the limit.
+async fn take_unread<R: AsyncRead>(mut from: Pin<&mut R>) {
+    let mut place = vec![0; 16 * 1024];
+    let mut taken = 0;
+    while taken < UNREAD_BYTES_MAX {
+        let mut buffer = ReadBuf::new(&mut place);
+        let read = std::future::poll_fn(|cx| from.as_mut().poll_read(cx, &mut buffer)).await;
+        match (read, buffer.filled().len()) {
+            (Ok(()), bytes @ 1..) => taken += bytes,
+            (Ok(()) | Err(_), _) => return,
+        }
+    }
+}
+
+/// Why this server gave up on a peer, if it did.
+pub(crate) fn given_up(error: &hyper::Error) -> Option<Refusal> {
+    if error.is_timeout() {
+        return Some(Refusal::HeadTime);
+    }
+    if error.is_parse_too_large() {
+        return Some(Refusal::HeadSize);
+    }
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let send = io.and_then(|error| error.downcast_ref());
+        if let Some(SendError::TooSlow { .. }) = send {
+            return Some(Refusal::TooSlow);
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// A response that is not yet settled, counted for its connection.
 pub(crate) struct UnderWay(Arc<AtomicU64>);
 
 impl UnderWay {
-    fn begin(count: &Arc<AtomicU64>) -> Self {
+    pub(crate) fn begin(count: &Arc<AtomicU64>) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(count))
     }
@@ -192,23 +416,26 @@ mod tests {
 
     use super::*;
     use crate::serve::{Config, Server, SiteConfig};
+    use crate::sites::Mount;
 
     /// A connection on its way to be parked, and its client, which got the answer to `asked`.
-    async fn quiet_after(asked: &[u8]) -> (TcpStream, Option<Parked>) {
+    async fn quiet_after(asked: &[u8]) -> (TcpStream, Option<Parked<TcpStream>>) {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("file"), "content").unwrap();
         let directory = directory.path().to_owned();
         let routes = RouteChoice::Auto;
-        let site = SiteConfig { directory, listing: false, hidden: false };
-        let config = Config { listen: Vec::new(), routes, site };
+        let sites = vec![Mount::everywhere(SiteConfig::new(directory))];
+        let limits = crate::limits::Limits::default();
+        let config = Config { listen: Vec::new(), routes, sites, limits, names_agents: false };
         let server = Server::bind(config, Arc::new(|_| ())).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (socket, peer) = listener.accept().await.unwrap();
         client.write_all(asked).await.unwrap();
         let (_serving, mut phase) = watch::channel(Phase::Serving);
-        let begun = Parked { socket, unread: Bytes::new() };
-        let parked = talk(begun, peer, server.shared(), &mut phase).await;
+        let mut begun = Parked { socket, unread: Bytes::new() };
+        assert!(!begun.begins_http2().await.unwrap());
+        let parked = talk(begun, PeerAddress::Tcp(peer), server.shared(), &mut phase).await;
         (client, parked)
     }
 

@@ -1,5 +1,5 @@
 //! Which precompressed file a client would rather have, by Accept-Encoding (RFC 9110, section
-//! 12.5.3). PURE. Called by `serve_dir.rs`.
+//! 12.5.3). PURE. Called by `offer.rs` and `files.rs`.
 
 use http::header::{ACCEPT_ENCODING, HeaderMap};
 use smallvec::SmallVec;
@@ -43,6 +43,11 @@ impl Coding {
 pub(crate) struct Codings([bool; Coding::ALL.len()]);
 
 impl Codings {
+    /// Those that clients of today take; what `deflate` is was never agreed on.
+    pub(crate) fn of_today() -> Self {
+        [Coding::Zstd, Coding::Brotli, Coding::Gzip].into_iter().fold(Self::default(), Self::with)
+    }
+
     pub(crate) fn with(mut self, coding: Coding) -> Self {
         self.0[coding as usize] = true;
         self
@@ -52,7 +57,7 @@ impl Codings {
         self == Self::default()
     }
 
-    fn iter(self) -> impl Iterator<Item = Coding> {
+    pub(crate) fn iter(self) -> impl Iterator<Item = Coding> {
         Coding::ALL.into_iter().filter(move |coding| self.0[*coding as usize])
     }
 }
@@ -109,10 +114,10 @@ fn thousandths(value: &str) -> Option<u16> {
     if decimals.len() > 3 || !decimals.bytes().all(|digit| digit.is_ascii_digit()) {
         return None;
     }
-    let decimals: u16 = format!("{decimals:0<3}").parse().ok()?;
-    match whole {
-        "0" => Some(decimals),
-        "1" if decimals == 0 => Some(1000),
+    let digit = |place| decimals.as_bytes().get(place).map_or(0, |digit| u16::from(digit - b'0'));
+    match (whole, digit(0) * 100 + digit(1) * 10 + digit(2)) {
+        ("0", decimals) => Some(decimals),
+        ("1", 0) => Some(1000),
         _ => None,
     }
 }
@@ -169,7 +174,50 @@ mod tests {
         assert!(preferred(&HeaderMap::new(), all()).is_empty());
     }
 
+    /// A weight as RFC 9110, section 12.4.2 has it, or one that it has not.
+    fn weight() -> impl Strategy<Value = (String, Option<u16>)> {
+        prop_oneof![
+            Just((String::new(), Some(1000))),
+            (0..=1000_u16).prop_map(|thousandths| {
+                let decimals = format!("{:03}", thousandths % 1000);
+                let short = decimals.trim_end_matches('0');
+                let point = if short.is_empty() { "" } else { "." };
+                (format!("; q={}{point}{short}", thousandths / 1000), Some(thousandths))
+            }),
+            "; q=[2-9]|;q=1\\.[0-9]{0,2}[1-9]|;q=0\\.[0-9]{4,6}|;q=-1|;q=|;x=1"
+                .prop_map(|malformed| (malformed, None)),
+        ]
+    }
+
     proptest! {
+        #[test]
+        fn the_best_is_what_the_section_says(
+            weights in prop::collection::vec((0..5_usize, weight()), 0..6),
+        ) {
+            const NAMES: [&str; 5] = ["gzip", "br", "zstd", "identity", "*"];
+            let written: Vec<String> =
+                weights.iter().map(|(name, (text, _))| format!("{}{text}", NAMES[*name])).collect();
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT_ENCODING, written.join(" , ").parse().unwrap());
+            // Of two weights of one name, the first that is well-formed.
+            let named = |sought: usize| {
+                weights.iter().filter(|(name, _)| *name == sought).find_map(|(_, (_, q))| *q)
+            };
+            let of = |sought: usize| named(sought).or(named(4));
+            let plain = of(3).unwrap_or(0);
+            let offered = [(2, Coding::Zstd), (1, Coding::Brotli), (0, Coding::Gzip)];
+            let mut expected: Vec<(u16, Coding)> = offered
+                .iter()
+                .filter_map(|(name, coding)| Some((of(*name)?, *coding)))
+                .filter(|(weight, _)| *weight > 0 && *weight >= plain)
+                .collect();
+            expected.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
+            let expected: Vec<Coding> = expected.into_iter().map(|(_, coding)| coding).collect();
+            let all = offered.iter().fold(Codings::default(), |all, (_, coding)| all.with(*coding));
+            let found = preferred(&headers, all);
+            prop_assert_eq!(found.as_slice(), expected, "{:?}", written);
+        }
+
         #[test]
         fn any_value_is_answered(value in "[ -~]{0,80}") {
             let mut headers = HeaderMap::new();

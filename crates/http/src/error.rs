@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use http::StatusCode;
 use rustix::io::Errno;
 
+use crate::listen::ListenAddress;
+use crate::refusals::Refusal;
+
 /// Why a request is not answered with a file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -13,6 +16,12 @@ pub enum RequestError {
     /// Neither GET nor HEAD.
     #[error("only GET and HEAD are answered here")]
     Method,
+    /// A request of HTTP/1.1 without a Host field, or with several, or one that names no host.
+    #[error("the request needs one Host field, with the name of a host")]
+    Host,
+    /// Nothing is served here for the host that the request names.
+    #[error("no site of that name is served here")]
+    Misdirected,
     /// The target holds a NUL byte, which no file name can.
     #[error("the target holds a NUL byte")]
     Nul,
@@ -52,6 +61,18 @@ pub enum RequestError {
         /// What reading it said.
         source: io::Error,
     },
+    /// No password that this site knows, or one that is not looked at now.
+    #[error("{}", why_unauthorized(*reason))]
+    Unauthorized {
+        /// Why.
+        reason: Refusal,
+    },
+    /// The target is longer than this server reads.
+    #[error("the target is longer than {max} bytes")]
+    TargetTooLong {
+        /// The most bytes.
+        max: usize,
+    },
     /// Too many directories are being read.
     #[error("this server is busy with other directories; try again")]
     Busy,
@@ -73,6 +94,10 @@ impl RequestError {
             | Self::Permission
             | Self::NotRegular => true,
             Self::Method
+            | Self::Unauthorized { .. }
+            | Self::TargetTooLong { .. }
+            | Self::Host
+            | Self::Misdirected
             | Self::TooManyEntries { .. }
             | Self::Unpackable { .. }
             | Self::Exhausted
@@ -81,18 +106,42 @@ impl RequestError {
         }
     }
 
+    /// As what it is counted, if it protects others.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        if let Self::Unauthorized { reason } = self { Some(*reason) } else { None }
+    }
+
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Nul | Self::DotDot => StatusCode::BAD_REQUEST,
+            Self::Host | Self::Nul | Self::DotDot => StatusCode::BAD_REQUEST,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::Missing | Self::NoIndex | Self::Outside => StatusCode::NOT_FOUND,
             Self::Permission
             | Self::NotRegular
             | Self::TooManyEntries { .. }
             | Self::Unpackable { .. } => StatusCode::FORBIDDEN,
+            Self::TargetTooLong { .. } => StatusCode::URI_TOO_LONG,
+            Self::Unauthorized { reason: Refusal::PasswordAttempts } => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
+            Self::Unauthorized { reason: Refusal::PasswordChecks } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::Unauthorized { .. } => StatusCode::UNAUTHORIZED,
             Self::Exhausted | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Io(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
+    }
+}
+
+fn why_unauthorized(reason: Refusal) -> &'static str {
+    if reason == Refusal::PasswordAttempts {
+        "too many wrong passwords; try again in a minute"
+    } else if reason == Refusal::PasswordChecks {
+        "too many passwords are being checked; try again"
+    } else {
+        "this site asks for a name and a password"
     }
 }
 
@@ -118,6 +167,59 @@ pub(crate) enum ArchiveError {
     Unreadable { path: PathBuf, source: Box<RequestError> },
 }
 
+/// Why a file of passwords cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PasswordFileError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// It names nobody.
+    #[error("it names nobody: add a line that `pagewire password NAME` prints")]
+    Empty,
+    /// A line is wrong.
+    #[error("line {number}: {why}")]
+    Line {
+        /// From 1 on.
+        number: usize,
+        /// What is wrong with it.
+        why: PasswordLineError,
+    },
+}
+
+/// What is wrong with a line of a file of passwords.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PasswordLineError {
+    /// `name:hash` it must be.
+    #[error("no colon between a name and a hash")]
+    NoColon,
+    /// Nothing stands before the colon.
+    #[error("no name before the colon")]
+    NoName,
+    /// The same name stands on a line before.
+    #[error("the name '{name}' was given on a line before")]
+    NameTwice {
+        /// The name.
+        name: String,
+    },
+    /// It begins like a hash and is none.
+    #[error("this is not a whole {kind} hash")]
+    BadHash {
+        /// How it begins.
+        kind: &'static str,
+    },
+    /// Whoever reads the file has the password.
+    #[error(
+        "{kind} does not protect a password; use bcrypt or argon2, as `pagewire password` and \
+         `htpasswd -B` do"
+    )]
+    Weak {
+        /// What it is.
+        kind: &'static str,
+    },
+}
+
 /// Why a server could not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -130,13 +232,49 @@ pub enum StartError {
         /// What opening it said.
         source: io::Error,
     },
+    /// The page for what is missing is missing.
+    #[error("cannot send '{}' of {} in place of what is missing", page.display(), path.display())]
+    Page {
+        /// The page, below the directory.
+        page: PathBuf,
+        /// The directory.
+        path: PathBuf,
+        /// What looking for it said.
+        source: RequestError,
+    },
+    /// Two directories are to be served for the same requests.
+    #[error("two directories are served for {} at {path}", host.as_deref().unwrap_or("all hosts"))]
+    Twice {
+        /// The host; none: those that no site names.
+        host: Option<String>,
+        /// What the path begins with.
+        path: String,
+    },
     /// An address cannot be listened on.
     #[error("cannot listen on {address}")]
     Listen {
         /// The address.
-        address: std::net::SocketAddr,
+        address: ListenAddress,
         /// What binding to it said.
         source: io::Error,
+    },
+}
+
+/// Why a text does not say for which requests something is served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlaceError {
+    /// Neither a host's name nor `*.` and one.
+    #[error("'{text}' is not a host such as files.example, *.example or [::1], without port")]
+    Host {
+        /// What was given.
+        text: String,
+    },
+    /// Not the front of a path.
+    #[error("'{text}' is not a path such as /pub, without '..'")]
+    Path {
+        /// What was given.
+        text: String,
     },
 }
 

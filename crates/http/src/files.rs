@@ -2,20 +2,27 @@
 //! served, so that the next request for one opens nothing. Bounded, and revalidated.
 
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use pagewire_engine::SourceFile;
+use http::header::{ACCEPT_RANGES, CONTENT_ENCODING, VARY};
+use http::{HeaderMap, HeaderValue};
+use pagewire_engine::{Identity, SourceFile};
+use quick_cache::Weighter;
 use quick_cache::sync::Cache;
+use smallvec::SmallVec;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
+use crate::encoding::{Coding, Codings, preferred};
 use crate::error::RequestError;
 use crate::limits::open_files_max;
 use crate::resolve::{Found, Local, Root, TargetPath};
 use crate::respond::FileHead;
+use crate::rules::Rules;
 
 /// How long a file is taken for unchanged without another look at its name.
 const UNCHECKED_MAX: Duration = Duration::from_secs(1);
@@ -27,20 +34,103 @@ const ELSEWHERE_MAX: usize = 64;
 /// The files below one directory.
 pub(crate) struct Files {
     root: Root,
-    open: Cache<TargetPath, Arc<OpenFile>>,
+    open: Cache<TargetPath, Arc<OpenFile>, Descriptors>,
+    /// The precompressed forms that may be looked for beside a file.
+    codings: Codings,
+    /// The fields that the site adds.
+    rules: Rules,
     /// Held by looks at names of other mounts.
     elsewhere: Arc<Semaphore>,
     /// The instant from which `OpenFile::checked` counts.
     started: Instant,
 }
 
-/// A file that is open and whose response heads are made.
+/// A file that is open, perhaps with precompressed forms of it.
 #[derive(Debug)]
 pub(crate) struct OpenFile {
-    pub(crate) source: SourceFile,
-    pub(crate) head: FileHead,
+    /// The file as it is.
+    pub(crate) plain: Arc<Representation>,
+    /// The precompressed forms that lie beside it; `None` if nobody has looked.
+    encoded: Option<Encoded>,
+    /// The head of the response that sends all of it to a client that takes no coding, as it is
+    /// written, but for the date and the empty line; `None` if it is not for every such client.
+    written_head: OnceLock<Option<Box<[u8]>>>,
     /// When its name was last seen to lead to it, in milliseconds after `Files::started`.
     checked: AtomicU64,
+}
+
+/// Something that can be sent, open, with its response head made.
+#[derive(Debug)]
+pub(crate) struct Representation {
+    pub(crate) source: SourceFile,
+    pub(crate) head: FileHead,
+}
+
+type Encoded = SmallVec<[(Coding, Arc<Representation>); 1]>;
+
+/// How a file is looked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look {
+    pub(crate) now: Instant,
+    /// Whether a file that was looked at a moment ago is looked at again.
+    pub(crate) recheck: bool,
+    /// Whether its precompressed forms are looked for, too.
+    pub(crate) encoded: bool,
+}
+
+/// Weighs a kept file by the descriptors that it holds.
+#[derive(Clone, Debug)]
+struct Descriptors;
+
+impl Weighter<TargetPath, Arc<OpenFile>> for Descriptors {
+    fn weight(&self, _: &TargetPath, file: &Arc<OpenFile>) -> u64 {
+        1 + file.encoded.as_ref().map_or(0, |encoded| encoded.len() as u64)
+    }
+}
+
+impl OpenFile {
+    /// What a client with these `headers` would rather have of what is there (RFC 9110, section
+    /// 12.5.3).
+    pub(crate) fn preferred(&self, headers: &HeaderMap) -> &Arc<Representation> {
+        let Some(encoded) = self.encoded.as_ref().filter(|encoded| !encoded.is_empty()) else {
+            return &self.plain;
+        };
+        let offered =
+            encoded.iter().fold(Codings::default(), |offered, (coding, _)| offered.with(*coding));
+        let best = preferred(headers, offered).into_iter().next();
+        let found = encoded.iter().find(|(coding, _)| Some(*coding) == best);
+        found.map_or(&self.plain, |(_, representation)| representation)
+    }
+
+    /// The head of the response that sends all of it as it is, if `write` can make one that goes
+    /// for every client.
+    pub(crate) fn written_head(&self, write: impl FnOnce() -> Option<Box<[u8]>>) -> Option<&[u8]> {
+        self.written_head.get_or_init(write).as_deref()
+    }
+
+    /// Whether it is known to have no precompressed forms.
+    pub(crate) fn is_only_plain(&self) -> bool {
+        self.encoded.as_ref().is_some_and(SmallVec::is_empty)
+    }
+
+    /// Whether its precompressed forms were looked for.
+    pub(crate) fn has_encoded_known(&self) -> bool {
+        self.encoded.is_some()
+    }
+
+    /// Whether the other holds the same open files.
+    fn is_same(&self, other: &Self) -> bool {
+        let same = |one: &Encoded, two: &Encoded| {
+            one.len() == two.len()
+                && one.iter().zip(two).all(|(one, two)| Arc::ptr_eq(&one.1, &two.1))
+        };
+        let encoded = match (&self.encoded, &other.encoded) {
+            (None, None) => true,
+            (Some(one), Some(two)) => same(one, two),
+            (None, Some(_)) | (Some(_), None) => false,
+        };
+        Arc::ptr_eq(&self.plain, &other.plain) && encoded
+    }
 }
 
 /// What lies at a target.
@@ -51,15 +141,27 @@ pub(crate) enum Entry {
 }
 
 impl Files {
-    pub(crate) fn open(directory: &Path) -> io::Result<Self> {
-        let root = Root::open(directory)?;
+    /// One of so many `sharers` of what may be kept open.
+    pub(crate) fn open(
+        directory: &Path,
+        codings: Codings,
+        rules: Rules,
+        sharers: usize,
+        follow_symlinks: bool,
+    ) -> io::Result<Self> {
+        let root = Root::open(directory)?.following_symlinks(follow_symlinks);
         let elsewhere = Arc::new(Semaphore::new(ELSEWHERE_MAX));
-        let open = Cache::new(open_files_max());
-        Ok(Self { root, open, elsewhere, started: Instant::now() })
+        let descriptors = (open_files_max() / sharers.max(1)).max(1);
+        let open = Cache::with_weighter(descriptors, descriptors as u64, Descriptors);
+        Ok(Self { root, open, codings, rules, elsewhere, started: Instant::now() })
     }
 
     pub(crate) fn root(&self) -> &Root {
         &self.root
+    }
+
+    pub(crate) fn rules(&self) -> &Rules {
+        &self.rules
     }
 
     /// The file at `target`, if it is kept and was looked at at most [`UNCHECKED_MAX`] before
@@ -75,45 +177,98 @@ impl Files {
         u64::try_from(since).unwrap_or(u64::MAX)
     }
 
-    /// What lies at `target`, at most [`UNCHECKED_MAX`] before `now`; at `now` when `recheck`.
+    /// What lies at `target`, at most [`UNCHECKED_MAX`] before the look's `now`.
     ///
     /// Names that the kernel has in its cache are looked up here; others, and those of other
     /// mounts than the root's, on a thread that may wait for the disk, or a server.
     pub(crate) async fn find(
         &self,
         target: &TargetPath,
-        now: Instant,
-        recheck: bool,
+        look: Look,
     ) -> Result<Entry, RequestError> {
-        if !recheck && let Some(kept) = self.kept(target, now) {
+        let Look { now, recheck, encoded } = look;
+        let is_enough = |kept: &Arc<OpenFile>| kept.has_encoded_known() || !encoded;
+        if !recheck && let Some(kept) = self.kept(target, now).filter(is_enough) {
             return Ok(Entry::File(kept));
         }
         let known = self.open.get(target);
-        let now = self.milliseconds(now);
-        match self.look_up(target).await {
-            Ok(Found::File { source, path }) => {
-                let file = match known {
-                    Some(known) if known.source.identity() == source.identity() => {
-                        known.checked.store(now, Ordering::Relaxed);
-                        known
-                    }
-                    _ => {
-                        let head = FileHead::new(&source.identity(), &path);
-                        let file = OpenFile { source, head, checked: AtomicU64::new(now) };
-                        let file = Arc::new(file);
-                        self.open.insert(target.clone(), Arc::clone(&file));
-                        file
-                    }
-                };
-                Ok(Entry::File(file))
-            }
+        let (source, path) = match self.look_up(target).await {
+            Ok(Found::File { source, path }) => (source, path),
             other => {
                 if known.is_some() {
                     self.open.remove(target);
                 }
-                other.map(|_| Entry::DirectoryWithoutSlash)
+                return other.map(|_| Entry::DirectoryWithoutSlash);
+            }
+        };
+        let before = known.as_ref().map(|known| &known.plain);
+        let plain = same_or_new(before, source, |identity| self.head(identity, &path));
+        let known_encoded = known.as_ref().and_then(|known| known.encoded.as_ref());
+        let encoded = if encoded || known_encoded.is_some() {
+            Some(self.encoded(target, &path, &plain, known_encoded).await)
+        } else {
+            None
+        };
+        let checked = AtomicU64::new(self.milliseconds(now));
+        let found = OpenFile { plain, encoded, written_head: OnceLock::new(), checked };
+        match known.filter(|known| known.is_same(&found)) {
+            Some(known) => {
+                known.checked.store(self.milliseconds(now), Ordering::Relaxed);
+                Ok(Entry::File(known))
+            }
+            None => {
+                let found = Arc::new(found);
+                self.open.insert(target.clone(), Arc::clone(&found));
+                Ok(Entry::File(found))
             }
         }
+    }
+
+    /// The precompressed forms beside the file at `target`, whose path is `path`. One that is
+    /// older than the file was made of another.
+    async fn encoded(
+        &self,
+        target: &TargetPath,
+        path: &Path,
+        plain: &Representation,
+        known: Option<&Encoded>,
+    ) -> Encoded {
+        let mut found = Encoded::new();
+        let name = path.as_os_str().as_bytes();
+        if self.codings.iter().any(|coding| name.ends_with(coding.suffix().as_bytes())) {
+            return found;
+        }
+        let modified = |source: &SourceFile| source.identity().modified.seconds;
+        for coding in self.codings.iter() {
+            let beside = target.file().with_suffix(coding.suffix());
+            let Ok(Found::File { source, .. }) = self.look_up(&beside).await else { continue };
+            // In whole seconds: not every compressor passes the rest of the time on.
+            if modified(&source) < modified(&plain.source) {
+                let file = beside.relative().display();
+                tracing::debug!(%file, "is older than the file that it stands for");
+                continue;
+            }
+            let mut before = known.into_iter().flatten();
+            let before = before.find(|(kept, _)| *kept == coding).map(|(_, kept)| kept);
+            let head = |identity: &Identity| {
+                let coding = HeaderValue::from_static(coding.name());
+                self.head(identity, path).with(CONTENT_ENCODING, coding)
+            };
+            found.push((coding, same_or_new(before, source, head)));
+        }
+        found
+    }
+
+    /// The head of a representation of the file at `path`.
+    fn head(&self, identity: &Identity, path: &Path) -> FileHead {
+        // Ranges can be asked for of every file; so it is not inserted each time.
+        let mut head =
+            FileHead::new(identity, path).with(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        self.rules.of_file(&Path::new("/").join(path), head.fields());
+        if self.codings.is_empty() {
+            return head;
+        }
+        head.with(VARY, HeaderValue::from_static("Accept-Encoding"))
     }
 
     async fn look_up(&self, target: &TargetPath) -> Result<Found, RequestError> {
@@ -144,16 +299,31 @@ impl Files {
     }
 }
 
+/// What was open before, if it still is the file at its name.
+fn same_or_new(
+    before: Option<&Arc<Representation>>,
+    source: SourceFile,
+    head: impl FnOnce(&Identity) -> FileHead,
+) -> Arc<Representation> {
+    let identity = source.identity();
+    match before.filter(|before| before.source.identity() == identity) {
+        Some(before) => Arc::clone(before),
+        None => Arc::new(Representation { head: head(&identity), source }),
+    }
+}
+
 fn failed(failure: impl std::error::Error + Send + Sync + 'static) -> RequestError {
     RequestError::Io(io::Error::other(failure))
 }
 
 impl std::fmt::Debug for Files {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { root, open, elsewhere: _, started } = self;
+        let Self { root, open, codings, rules, elsewhere: _, started } = self;
         f.debug_struct("Files")
             .field("root", root)
             .field("open", &open.len())
+            .field("codings", codings)
+            .field("rules", rules)
             .field("started", started)
             .finish()
     }
@@ -175,14 +345,16 @@ mod tests {
         fn new() -> Self {
             let directory = tempfile::tempdir().unwrap();
             fs::write(directory.path().join("file"), "first").unwrap();
-            let files = Files::open(directory.path()).unwrap();
+            let codings = Codings::default().with(Coding::Gzip).with(Coding::Brotli);
+            let files = Files::open(directory.path(), codings, Rules::default(), 1, true).unwrap();
             Self { directory, files, start: Instant::now() }
         }
 
         /// The open file that a request `after` the start is answered from.
         fn find(&self, after: Duration, recheck: bool) -> Result<Arc<OpenFile>, u16> {
             let target = TargetPath::parse("/file").unwrap();
-            let find = self.files.find(&target, self.start + after, recheck);
+            let look = Look { now: self.start + after, recheck, encoded: true };
+            let find = self.files.find(&target, look);
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             match runtime.block_on(find) {
                 Ok(Entry::File(file)) => Ok(file),
@@ -192,7 +364,7 @@ mod tests {
         }
 
         fn len(&self, after: Duration, recheck: bool) -> u64 {
-            self.find(after, recheck).unwrap().source.len()
+            self.find(after, recheck).unwrap().plain.source.len()
         }
 
         fn replace(&self, content: &str) {
@@ -233,5 +405,33 @@ mod tests {
         fs::remove_file(served.directory.path().join("file")).unwrap();
         assert_eq!(served.find(LATE, false).unwrap_err(), 404);
         assert_eq!(served.files.open.len(), 0);
+    }
+
+    #[test]
+    fn precompressed_forms_come_and_go_with_the_file() {
+        let served = Served::new();
+        let beside = |suffix: &str| served.directory.path().join(format!("file{suffix}"));
+        let mut headers = HeaderMap::new();
+        headers.insert(http::header::ACCEPT_ENCODING, "gzip, br".parse().unwrap());
+        let len = |after| served.find(after, false).unwrap().preferred(&headers).source.len();
+        let first = served.find(Duration::ZERO, false).unwrap();
+        fs::write(beside(".gz"), "gz").unwrap();
+        assert_eq!(len(Duration::ZERO), 5, "nobody has looked again");
+        assert_eq!(len(LATE), 2);
+        fs::write(beside(".br"), "b").unwrap();
+        assert_eq!(len(LATE * 2), 1);
+        assert_eq!(served.files.open.weight(), 3);
+        let kept = served.find(LATE * 2, false).unwrap();
+        assert!(Arc::ptr_eq(&first.plain, &kept.plain));
+        assert!(Arc::ptr_eq(&kept, &served.find(LATE * 3, true).unwrap()));
+        let hour_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
+        fs::File::open(beside(".br")).unwrap().set_modified(hour_ago).unwrap();
+        assert_eq!(len(LATE * 4), 2, "older than the file");
+        fs::remove_file(beside(".gz")).unwrap();
+        assert_eq!(len(LATE * 5), 5);
+        assert_eq!(
+            served.find(LATE * 5, false).unwrap().preferred(&HeaderMap::new()).source.len(),
+            5
+        );
     }
 }

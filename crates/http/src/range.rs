@@ -44,18 +44,18 @@ pub(crate) fn asked(range: &str, len: u64) -> Asked {
         return Asked::Whole;
     }
     let mut ranges = SmallVec::new();
-    let (mut specs, mut total) = (0, 0_u64);
+    let (mut specs, mut total) = (0, 0_u128);
     for spec in set.split(',').map(trimmed).filter(|spec| !spec.is_empty()) {
         specs += 1;
         match parse_one(spec, len) {
             Some(Some(range)) => {
-                total = total.saturating_add(range.len());
+                total += u128::from(range.len());
                 ranges.push(range);
             }
             Some(None) => {}
             None => return Asked::Unsatisfiable,
         }
-        if specs > RANGES_MAX || total > len {
+        if specs > RANGES_MAX || total > u128::from(len) {
             return Asked::Unsatisfiable;
         }
     }
@@ -174,10 +174,63 @@ mod tests {
         let tiny = |count: usize| format!("bytes={}", vec!["1-1"; count].join(","));
         assert!(matches!(asked(&tiny(RANGES_MAX), 1000), Asked::Ranges(_)));
         check(&tiny(RANGES_MAX + 1), 1000, &[]);
+        // Found by fuzzing: a sum that stuck at the largest number was not more than the file.
+        check("bytes=0-,-1", u64::MAX, &[]);
         check(&format!("bytes={}", vec!["9999-"; RANGES_MAX + 1].join(",")), 10, &[]);
     }
 
+    /// The bytes that a set of ranges asks for, one by one: RFC 9110, sections 14.1.1 and 14.1.2,
+    /// word by word and without arithmetic. `None` when there are none.
+    fn byte_by_byte(specs: &[Spec], len: u64) -> Option<Vec<Vec<u64>>> {
+        let of_one = |spec: &Spec| -> Vec<u64> {
+            match *spec {
+                Spec::From(first) => (0..len).filter(|at| *at >= first).collect(),
+                Spec::Between(first, last) => {
+                    (0..len).filter(|at| (first..=last).contains(at)).collect()
+                }
+                Spec::Last(count) => (0..len).filter(|at| len - at <= count).collect(),
+            }
+        };
+        let found: Vec<_> = specs.iter().map(of_one).filter(|bytes| !bytes.is_empty()).collect();
+        let total: usize = found.iter().map(Vec::len).sum();
+        (!found.is_empty() && total as u64 <= len).then_some(found)
+    }
+
+    #[derive(Clone, Debug)]
+    enum Spec {
+        From(u64),
+        Between(u64, u64),
+        Last(u64),
+    }
+
+    fn spec() -> impl Strategy<Value = Spec> {
+        prop_oneof![
+            (0..60_u64).prop_map(Spec::From),
+            (0..60_u64, 0..60_u64).prop_map(|(a, b)| Spec::Between(a.min(b), a.max(b))),
+            (0..60_u64).prop_map(Spec::Last),
+        ]
+    }
+
     proptest! {
+        #[test]
+        fn the_same_bytes_as_by_the_letter(
+            specs in prop::collection::vec(spec(), 1..6), len in 0..50_u64,
+        ) {
+            let written = specs.iter().map(|spec| match spec {
+                Spec::From(first) => format!("{first}-"),
+                Spec::Between(first, last) => format!("{first}-{last}"),
+                Spec::Last(count) => format!("-{count}"),
+            });
+            let header = format!("bytes={}", written.collect::<Vec<_>>().join(", "));
+            let found = match asked(&header, len) {
+                Asked::Ranges(ranges) => {
+                    Some(ranges.iter().map(|range| (range.first..=range.last).collect()).collect())
+                }
+                Asked::Whole | Asked::Unsatisfiable => None,
+            };
+            prop_assert_eq!(found, byte_by_byte(&specs, len), "{} of {}", header, len);
+        }
+
         #[test]
         fn every_range_lies_within_the_file(range in "(bytes=)?[0-9,\\- ]{0,40}", len: u64) {
             if let Asked::Ranges(ranges) = asked(&range, len) {

@@ -2,73 +2,63 @@
 
 use std::fmt::Write;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
-use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, ETAG, LAST_MODIFIED, LOCATION};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::header::{
+    ALLOW, CONTENT_LENGTH, CONTENT_TYPE, ETAG, LAST_MODIFIED, LOCATION, RETRY_AFTER,
+    WWW_AUTHENTICATE,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use pagewire_engine::{Identity, Modified, SourceFile};
 
 use crate::body::FileBody;
 use crate::error::RequestError;
-use crate::files::Entry;
+use crate::files::{OpenFile, Representation};
 use crate::partial::narrowed;
 
-/// The header values of a file's responses, made once for many.
+/// The head of a file's responses, made once for many.
 #[derive(Clone, Debug)]
-pub(crate) struct FileHead {
-    len: HeaderValue,
-    media_type: HeaderValue,
-    etag: HeaderValue,
-    last_modified: Option<HeaderValue>,
-}
+pub(crate) struct FileHead(HeaderMap);
 
 impl FileHead {
     pub(crate) fn new(identity: &Identity, path: &Path) -> Self {
-        Self {
-            len: identity.len.into(),
-            media_type: media_type(path),
-            etag: etag(identity),
-            last_modified: last_modified(identity.modified),
+        let mut headers = HeaderMap::with_capacity(12);
+        headers.insert(CONTENT_LENGTH, identity.len.into());
+        headers.insert(CONTENT_TYPE, media_type(path));
+        headers.insert(ETAG, etag(identity));
+        if let Some(last_modified) = last_modified(identity.modified) {
+            headers.insert(LAST_MODIFIED, last_modified);
         }
+        Self(headers)
     }
 
     /// The same with another media type.
     pub(crate) fn of_type(self, media_type: &HeaderValue) -> Self {
-        Self { media_type: media_type.clone(), ..self }
+        self.with(CONTENT_TYPE, media_type.clone())
+    }
+
+    pub(crate) fn fields(&mut self) -> &mut HeaderMap {
+        &mut self.0
+    }
+
+    pub(crate) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.0.insert(name, value);
+        self
     }
 }
 
-/// The response to a request with these `headers` for `entry`.
-pub(crate) fn respond(
-    method: &Method,
-    headers: &HeaderMap,
-    entry: Result<Entry, RequestError>,
-    location: impl FnOnce() -> String,
-) -> Response<FileBody> {
-    let mut response = match entry {
-        Ok(Entry::File(file)) => {
-            narrowed(whole_file(&file.source, &file.head), &file.source, method, headers)
-        }
-        Ok(Entry::DirectoryWithoutSlash) => redirect(&location()),
-        Err(error) => refusal(&error),
-    };
-    if *method == Method::HEAD {
-        *response.body_mut() = FileBody::default();
-    }
-    response
+/// The response to a GET or HEAD request with these `headers` for `file`.
+pub(crate) fn respond(method: &Method, headers: &HeaderMap, file: &OpenFile) -> Response<FileBody> {
+    let Representation { source, head } = &**file.preferred(headers);
+    let response = narrowed(whole_file(source, head), source, method, headers);
+    if *method == Method::HEAD { response.map(|_| FileBody::default()) } else { response }
 }
 
 /// The response that sends all of `source`.
 pub(crate) fn whole_file(source: &SourceFile, head: &FileHead) -> Response<FileBody> {
     let mut response = Response::new(FileBody::from(source.whole()));
-    let FileHead { len, media_type, etag, last_modified } = head;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_LENGTH, len.clone());
-    headers.insert(CONTENT_TYPE, media_type.clone());
-    headers.insert(ETAG, etag.clone());
-    if let Some(last_modified) = last_modified {
-        headers.insert(LAST_MODIFIED, last_modified.clone());
-    }
+    // Cheaper than to insert its fields one by one: nothing is hashed.
+    *response.headers_mut() = head.0.clone();
     response
 }
 
@@ -82,9 +72,15 @@ pub(crate) fn redirect(location: &str) -> Response<FileBody> {
 
 pub(crate) fn refusal(error: &RequestError) -> Response<FileBody> {
     let mut response = text(error.status(), error);
-    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-    }
+    let (name, value) = match response.status() {
+        StatusCode::METHOD_NOT_ALLOWED => (ALLOW, "GET, HEAD"),
+        // RFC 7617, section 2.1.
+        StatusCode::UNAUTHORIZED => (WWW_AUTHENTICATE, "Basic realm=\"files\", charset=\"UTF-8\""),
+        StatusCode::TOO_MANY_REQUESTS => (RETRY_AFTER, "60"),
+        StatusCode::SERVICE_UNAVAILABLE => (RETRY_AFTER, "1"),
+        _ => return response,
+    };
+    response.headers_mut().insert(name, HeaderValue::from_static(value));
     response
 }
 
@@ -123,13 +119,31 @@ fn etag(identity: &Identity) -> HeaderValue {
     HeaderValue::try_from(tag).expect("hex digits, dashes and quotes are visible ASCII")
 }
 
-/// The Last-Modified date, in whole seconds; none before 1970 or after 9999, which HTTP's
-/// dates cannot say.
+/// The Last-Modified date, in whole seconds; none before 1970 or after 9999, which HTTP's dates
+/// cannot say.
 fn last_modified(modified: Modified) -> Option<HeaderValue> {
+    HeaderValue::try_from(http_date(modified.seconds.try_into().ok()?)?).ok()
+}
+
+/// The date of a second since 1970 (RFC 9110, section 5.6.7); none after 9999.
+pub(crate) fn http_date(second: u64) -> Option<String> {
     const YEAR_10000: u64 = 253_402_300_800;
-    let seconds = u64::try_from(modified.seconds).ok().filter(|seconds| *seconds < YEAR_10000)?;
-    let time: SystemTime = UNIX_EPOCH + Duration::from_secs(seconds);
-    HeaderValue::try_from(httpdate::fmt_http_date(time)).ok()
+    (second < YEAR_10000).then(|| httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second)))
+}
+
+/// The head of a response with 200 as it is written (RFC 9112, section 2.1), but for the date and
+/// the empty line; none of any other.
+pub(crate) fn written_head(response: &Response<FileBody>) -> Option<Box<[u8]>> {
+    if response.status() != StatusCode::OK {
+        return None;
+    }
+    let mut head = b"HTTP/1.1 200 OK\r\n".to_vec();
+    for (name, value) in response.headers() {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            head.extend_from_slice(part);
+        }
+    }
+    Some(head.into_boxed_slice())
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use tower_service::Service;
 use crate::body::FileBody;
 use crate::encoding::Coding;
 use crate::error::RequestError;
-use crate::files::{Entry, Files};
+use crate::files::{Entry, Files, Look, Representation};
 use crate::offer::Offer;
 use crate::resolve::TargetPath;
 use crate::respond::{media_type, redirect, refusal};
@@ -274,7 +274,8 @@ impl Settings {
             _ => return Err(RequestError::Method),
         };
         let now = Instant::now();
-        let look = Look { files: site.files(now).await?, now, recheck: wants_recheck(headers) };
+        let look = Look { now, recheck: wants_recheck(headers), encoded: false };
+        let look = LookIn { files: site.files(now).await?, look };
         let (target, plain) = match self.plain(&look, target).await {
             Ok((target, Entry::DirectoryWithoutSlash)) => {
                 return Ok(to_directory(&target, uri, prefix));
@@ -289,19 +290,20 @@ impl Settings {
             for coding in self.offer.preferred(headers) {
                 if let Ok(Entry::File(file)) = look.up(&name.with_suffix(coding.suffix())).await {
                     let coding = Some((coding, media_type(name.relative())));
-                    let (source, head) = (&file.source, &file.head);
+                    let Representation { source, head } = &*file.plain;
                     return Ok(self.offer.answer(method, headers, source, head, coding));
                 }
             }
         }
         let file = plain?;
-        Ok(self.offer.answer(method, headers, &file.source, &file.head, None))
+        let Representation { source, head } = &*file.plain;
+        Ok(self.offer.answer(method, headers, source, head, None))
     }
 
     /// What lies at `target`, or at the one that the settings lead to instead.
     async fn plain(
         self,
-        look: &Look,
+        look: &LookIn,
         target: TargetPath,
     ) -> Result<(TargetPath, Entry), (TargetPath, RequestError)> {
         let found = match look.up(&target).await {
@@ -339,15 +341,14 @@ fn to_directory(target: &TargetPath, uri: &Uri, prefix: &str) -> Response<FileBo
 }
 
 /// One request's look at the open files.
-struct Look {
+struct LookIn {
     files: Arc<Files>,
-    now: Instant,
-    recheck: bool,
+    look: Look,
 }
 
-impl Look {
+impl LookIn {
     async fn up(&self, target: &TargetPath) -> Result<Entry, RequestError> {
-        self.files.find(target, self.now, self.recheck).await
+        self.files.find(target, self.look).await
     }
 
     /// The same, and says what was looked for.

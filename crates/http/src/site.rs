@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use tokio::task::spawn_blocking;
 
+use crate::encoding::Codings;
 use crate::error::RequestError;
 use crate::files::Files;
+use crate::rules::Rules;
 
 /// How long the path is taken to lead to the same directory without another look.
 const UNCHECKED_MAX: Duration = Duration::from_secs(1);
@@ -47,7 +49,9 @@ impl Site {
             let identity = (stat.st_dev, stat.st_ino);
             let files = match known.filter(|known| known.identity == identity) {
                 Some(known) => known.files,
-                None => Arc::new(Files::open(&path)?),
+                None => {
+                    Arc::new(Files::open(&path, Codings::default(), Rules::default(), 1, true)?)
+                }
             };
             Ok(Opened { files, identity, checked: now })
         };

@@ -43,16 +43,18 @@ pub(crate) struct Listing {
     root: Root,
     /// What the root is called on pages.
     root_name: Arc<str>,
+    /// Percent-encoded, what the paths of its pages begin with.
+    prefix: Arc<str>,
     /// Names that start with a dot are listed, too.
     hidden: bool,
     turns: Arc<Semaphore>,
 }
 
 impl Listing {
-    /// `name` is what the root is called.
-    pub(crate) fn new(root: Root, name: &[u8], hidden: bool) -> Self {
-        let root_name = Arc::from(show::name(name));
-        Self { root, root_name, hidden, turns: Arc::new(Semaphore::new(READ_AT_ONCE)) }
+    /// `name` is what the root is called, `prefix` what the paths of its pages begin with.
+    pub(crate) fn new(root: Root, name: &[u8], prefix: &str, hidden: bool) -> Self {
+        let (root_name, prefix) = (Arc::from(show::name(name)), Arc::from(prefix));
+        Self { root, root_name, prefix, hidden, turns: Arc::new(Semaphore::new(READ_AT_ONCE)) }
     }
 
     /// The answer to a request for the directory at `target`.
@@ -70,18 +72,15 @@ impl Listing {
         let named = || headers.get(HOST)?.to_str().ok().map(str::to_owned);
         let host = host.or_else(named);
         let (root, target) = (self.root.clone(), target.clone());
-        let (root_name, hidden) = (Arc::clone(&self.root_name), self.hidden);
+        let (root_name, prefix) = (Arc::clone(&self.root_name), Arc::clone(&self.prefix));
+        let hidden = self.hidden;
         let rendering = spawn_blocking(move || {
             let _turn = turn;
             let listed = read::read(&root, &target, hidden, &asked, form)?;
             let rendered = match form {
                 Form::Json => json::render(&target, &asked, &listed).map_err(io::Error::other),
                 Form::Page => {
-                    let path = if target.names().next().is_none() {
-                        "/".to_owned()
-                    } else {
-                        target.with_slash()
-                    };
+                    let path = format!("{prefix}{}", target.with_slash());
                     let phone = Phone::new(host.as_deref(), &path);
                     page::render(&root_name, &target, &asked, &listed, phone)
                         .map_err(io::Error::other)
@@ -91,6 +90,17 @@ impl Listing {
         });
         let rendered = rendering.await.map_err(|failure| RequestError::Io(failure.into()))??;
         Ok(conditioned(response(rendered, form), method, headers))
+    }
+}
+
+/// What holds for every query: the one for its own page asks for the same.
+#[cfg(fuzzing)]
+pub(crate) fn check_query(query: &str, headers: &http::HeaderMap) {
+    let asked = Asked::parse(query);
+    asked.form(headers);
+    if asked.page < usize::MAX {
+        let again = asked.for_page(asked.page);
+        assert_eq!(Asked::parse(again.trim_start_matches('?')), asked);
     }
 }
 

@@ -1,0 +1,5 @@
+//! Any preconditions, If-Range and Range of one request.
+//! What has to hold is in crates/http/src/fuzzing.rs.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| pagewire_http::fuzzing::preconditions(data));

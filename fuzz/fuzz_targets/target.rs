@@ -1,0 +1,4 @@
+//! Any request target. What has to hold is in crates/http/src/fuzzing.rs.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| pagewire_http::fuzzing::target(data));

@@ -1,0 +1,127 @@
+//! What changes while the server runs: SIGHUP, or another content of the configuration file, has
+//! the configuration read anew. This is the one place that reloads anything.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::io;
+use std::sync::Arc;
+
+use pagewire_http::{Listen, Relistened, Reloader};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::spawn_blocking;
+
+use crate::config::Config;
+use crate::serve::error::with_way_out_of;
+use crate::serve::systemd::Notifier;
+use crate::serve::watch::FileWatch;
+
+/// Reloads a running server.
+pub(crate) struct Reload {
+    /// The process's command line.
+    pub(crate) line: Vec<OsString>,
+    /// What is in effect.
+    pub(crate) config: Config,
+    /// Sockets that were inherited.
+    pub(crate) sockets: Vec<Listen>,
+    /// Other directories than at start cannot be opened.
+    pub(crate) sandboxed: bool,
+    pub(crate) reloader: Reloader,
+    pub(crate) notifier: Arc<Notifier>,
+    /// SIGHUP.
+    pub(crate) hangup: Signal,
+    pub(crate) watch: Option<FileWatch>,
+}
+
+/// From this call on SIGHUP ends the process no more.
+pub(crate) fn catch_hangup() -> io::Result<Signal> {
+    signal(SignalKind::hangup())
+}
+
+/// The watch on the configuration file, where there is one.
+pub(crate) fn watch(config: &Config) -> Option<FileWatch> {
+    let path = config.path.as_deref()?;
+    match FileWatch::new(path) {
+        Ok(watch) => Some(watch),
+        Err(error) => {
+            let path = path.display();
+            eprintln!("pagewire: changes of {path} are seen at SIGHUP only: {error}");
+            None
+        }
+    }
+}
+
+impl Reload {
+    /// Reloads as often as there is reason to, for ever.
+    pub(crate) async fn whenever_asked(mut self) {
+        loop {
+            let changed = async {
+                match &mut self.watch {
+                    Some(watch) => watch.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = self.hangup.recv() => {}
+                () = changed => {}
+            }
+            self.notifier.reloading();
+            let said = match self.reload().await {
+                Ok(said) => format!("reloaded: {said}"),
+                Err(error) => format!("not reloaded, all stays as it was: {error:#}"),
+            };
+            self.notifier.status(&said);
+            self.notifier.ready();
+            // Standard error may be a pipe that nobody reads.
+            spawn_blocking(move || eprintln!("pagewire: {said}"));
+        }
+    }
+
+    async fn reload(&mut self) -> anyhow::Result<String> {
+        let line = self.line.clone();
+        let config = spawn_blocking(move || Config::load(&line)).await??;
+        let listen = config.listen(&self.sockets);
+        let done = self.reloader.reload(listen, config.mounts.clone()).await;
+        let Some(done) = done else {
+            return Ok("the server is ending".to_owned());
+        };
+        let done = done.map_err(|error| with_way_out_of(self.sandboxed, error))?;
+        let said = changes(&self.config, &config, &done);
+        self.config = config;
+        Ok(said)
+    }
+}
+
+/// What another configuration made different.
+fn changes(old: &Config, new: &Config, listeners: &Relistened) -> String {
+    let mut said = Vec::new();
+    let sites = |config: &Config| -> BTreeSet<String> {
+        config.mounts.iter().map(|mount| format!("{mount:?}")).collect()
+    };
+    let place = |config: &Config, sites: &BTreeSet<String>, other: &BTreeSet<String>| {
+        let differs = |text: &String| sites.contains(text) && !other.contains(text);
+        let differing = config.mounts.iter().filter(|mount| differs(&format!("{mount:?}")));
+        differing.map(super::banner::place_of).collect::<BTreeSet<_>>()
+    };
+    let (before, after) = (sites(old), sites(new));
+    let gone = place(old, &before, &after);
+    let come = place(new, &after, &before);
+    let list = |places: &mut dyn Iterator<Item = &String>| {
+        places.map(String::as_str).collect::<Vec<_>>().join(", ")
+    };
+    for (what, places) in [
+        ("site changed", list(&mut gone.intersection(&come))),
+        ("site added", list(&mut come.difference(&gone))),
+        ("site removed", list(&mut gone.difference(&come))),
+    ] {
+        if !places.is_empty() {
+            said.push(format!("{what}: {places}"));
+        }
+    }
+    let Relistened { opened, closed, .. } = listeners;
+    said.extend(opened.iter().map(|address| format!("listening on {address}")));
+    said.extend(closed.iter().map(|address| format!("no longer listening on {address}")));
+    for key in old.fixed_differences(new) {
+        said.push(format!("'{key}' stays as it was until a restart"));
+    }
+    if said.is_empty() { "nothing changed".to_owned() } else { said.join("; ") }
+}
