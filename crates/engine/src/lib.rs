@@ -33,6 +33,8 @@ pub mod device;
 pub mod pacing;
 pub mod probe;
 pub mod proof;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 pub use delivery::{Delivery, DeliveryWatch, Ledger, Outcome};
 pub use error::{RangeError, SendError, TransferError};

@@ -71,6 +71,24 @@ impl Pipe {
         Ok(Some(pipe))
     }
 
+    /// Takes as many bytes of `range` out of the pipe as fit into `buffers`: none when it holds
+    /// none of it.
+    #[cfg(feature = "tls")]
+    pub(crate) fn read_held(
+        &mut self,
+        range: &FileRange,
+        buffers: &mut [std::io::IoSliceMut<'_>],
+    ) -> Result<usize, Errno> {
+        let Some(held) = self.held_of(range) else { return Ok(0) };
+        let read = retry_on_intr(|| rustix::io::readv(&self.read, buffers))?;
+        self.held = (read < held).then(|| Held {
+            source: range.source().clone(),
+            position: range.position() + read as u64,
+            bytes: held - read,
+        });
+        Ok(read)
+    }
+
     /// How many bytes from the front of `range` the pipe holds.
     pub(crate) fn held_of(&self, range: &FileRange) -> Option<usize> {
         self.held

@@ -52,7 +52,7 @@ fn get(socket: impl AsFd, level: c_int, option: c_int, value: &mut [u8]) -> io::
     }
 }
 
-fn set(socket: impl AsFd, level: c_int, option: c_int, value: &[u8]) -> io::Result<()> {
+pub(super) fn set(socket: impl AsFd, level: c_int, option: c_int, value: &[u8]) -> io::Result<()> {
     let fd = socket.as_fd().as_raw_fd();
     let len = libc::socklen_t::try_from(value.len()).map_err(io::Error::other)?;
     // SAFETY: the descriptor is open for the whole call, being borrowed; the kernel reads `len`
