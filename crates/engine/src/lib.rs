@@ -31,6 +31,8 @@ pub mod device;
 pub mod pacing;
 pub mod probe;
 pub mod proof;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 pub use delivery::{Delivery, Ledger, Outcome};
 pub use error::{RangeError, SendError, TransferError};

@@ -84,7 +84,7 @@ impl Progress {
         }
     }
 
-    fn record(&mut self, part: usize, way: Option<Route>, bytes: u64, cost: Cost) {
+    pub(crate) fn record(&mut self, part: usize, way: Option<Route>, bytes: u64, cost: Cost) {
         let count = Count {
             bytes,
             steps: u64::from(bytes > 0),

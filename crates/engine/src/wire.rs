@@ -125,6 +125,23 @@ pub struct Wire<S> {
     sending: bool,
 }
 
+/// What makes one step: `transfer::step`, or that of a layer that changes the bytes on their way.
+pub(crate) trait Stepper:
+    FnMut(&mut Sink, BorrowedFd<'_>, &[PartRef<'_>], usize, &mut Progress) -> Result<(), SendError>
+{
+}
+
+impl<F> Stepper for F where
+    F: FnMut(
+        &mut Sink,
+        BorrowedFd<'_>,
+        &[PartRef<'_>],
+        usize,
+        &mut Progress,
+    ) -> Result<(), SendError>
+{
+}
+
 /// This wire's side of its ledger, which is closed with it.
 #[derive(Debug, Default)]
 struct Entry {
@@ -222,18 +239,29 @@ impl<S: Socket> Wire<S> {
         if self.sending { Err(SendError::Abandoned) } else { Ok(()) }
     }
 
-    /// One step, as soon as the socket takes bytes. Ready only when bytes moved.
     fn poll_step(
         &mut self,
         cx: &mut Context<'_>,
         parts: &[PartRef<'_>],
+    ) -> Poll<Result<Progress, SendError>> {
+        self.poll_step_by(cx, parts, true, &mut step)
+    }
+
+    /// One step of `step`, as soon as the socket takes bytes and, if it is `gated`, those at the
+    /// front are there. Ready only when bytes moved.
+    fn poll_step_by(
+        &mut self,
+        cx: &mut Context<'_>,
+        parts: &[PartRef<'_>],
+        gated: bool,
+        step: &mut impl Stepper,
     ) -> Poll<Result<Progress, SendError>> {
         if self.turn_bytes >= TURN_BYTES_MAX {
             self.turn_bytes = 0;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let stepped = ready!(self.poll_unfair_step(cx, parts));
+        let stepped = ready!(self.poll_unfair_step(cx, parts, gated, step));
         if let Ok(progress) = &stepped {
             self.turn_bytes += progress.bytes();
         }
@@ -244,10 +272,13 @@ impl<S: Socket> Wire<S> {
         &mut self,
         cx: &mut Context<'_>,
         parts: &[PartRef<'_>],
+        gated: bool,
+        step: &mut impl Stepper,
     ) -> Poll<Result<Progress, SendError>> {
-        let room = match self.gate.poll(cx, parts, &mut self.sink) {
-            Poll::Ready(room) => room?,
-            Poll::Pending => {
+        let room = match gated.then(|| self.gate.poll(cx, parts, &mut self.sink)) {
+            None => usize::MAX,
+            Some(Poll::Ready(room)) => room?,
+            Some(Poll::Pending) => {
                 self.turn_bytes = 0;
                 return self.poll_broken(cx).map(|errno| Err(errno.into()));
             }
@@ -285,6 +316,37 @@ impl<S: Socket> Wire<S> {
         }
     }
 
+    /// What is to be written, seen as parts.
+    pub(crate) fn recognised<'a>(&self, bufs: &'a [IoSlice<'_>]) -> Parts<'a> {
+        let slices = bufs.iter().filter(|slice| !slice.is_empty()).take(SLICES_MAX);
+        slices.map(|slice| part_ref(slice, &self.entry.ledger)).collect()
+    }
+
+    /// Runs `write` whenever the socket takes bytes, until it no longer says "would block".
+    #[cfg(feature = "tls")]
+    pub(crate) fn poll_writable(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut write: impl FnMut(BorrowedFd<'_>) -> io::Result<()>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.socket.poll_write_ready(cx))?;
+            match self.socket.try_write(|| write(self.socket.as_fd())) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
+    }
+
+    /// Runs `write` if the socket is known to take bytes; "would block" when it is not.
+    #[cfg(feature = "tls")]
+    pub(crate) fn try_write(
+        &self,
+        write: impl FnOnce(BorrowedFd<'_>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.socket.try_write(|| write(self.socket.as_fd()))
+    }
+
     /// Ready with its error when the peer reset the connection. Whoever waits for a disk asks
     /// nothing of the socket meanwhile, and would learn of it only when the window is there.
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Errno> {
@@ -302,17 +364,20 @@ impl<S: Socket> Wire<S> {
         Poll::Ready(errno.unwrap_or(Errno::CONNRESET))
     }
 
-    fn poll_write_parts(
+    /// Writes by `step` what of `parts` moves now.
+    pub(crate) fn poll_write_parts(
         &mut self,
         cx: &mut Context<'_>,
         parts: &[PartRef<'_>],
+        gated: bool,
+        step: &mut impl Stepper,
     ) -> Poll<io::Result<usize>> {
         if parts.is_empty() {
             return Poll::Ready(Ok(0));
         }
         self.refuse_if_abandoned()?;
         self.entry.ledger.refuse_if_broken()?;
-        let stepped = ready!(self.poll_step(cx, parts)).map_err(io::Error::from);
+        let stepped = ready!(self.poll_step_by(cx, parts, gated, step)).map_err(io::Error::from);
         Poll::Ready(match stepped {
             Ok(progress) => Ok(usize::try_from(progress.bytes()).unwrap_or(usize::MAX)),
             Err(error) => {
@@ -362,10 +427,9 @@ impl<S: Socket> AsyncWrite for Wire<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let slices = bufs.iter().filter(|slice| !slice.is_empty()).take(SLICES_MAX);
         let wire = self.get_mut();
-        let parts: Parts<'_> = slices.map(|slice| part_ref(slice, &wire.entry.ledger)).collect();
-        wire.poll_write_parts(cx, &parts)
+        let parts = wire.recognised(bufs);
+        wire.poll_write_parts(cx, &parts, true, &mut step)
     }
 
     fn is_write_vectored(&self) -> bool {

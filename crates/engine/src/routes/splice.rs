@@ -1,6 +1,7 @@
 //! splice(2), Linux 2.6.17: from the file into a pipe and from the pipe into the socket. Pages
 //! are passed by reference on both legs.
 
+use std::io::IoSliceMut;
 use std::os::fd::OwnedFd;
 
 use rustix::io::{Errno, retry_on_intr};
@@ -69,6 +70,24 @@ impl Pipe {
         let (source, position) = (range.source().clone(), range.position());
         pipe.held = Some(Held { source, position, bytes });
         Ok(Some(pipe))
+    }
+
+    /// Takes as many bytes of `range` out of the pipe as fit into `buffers`: none when it holds
+    /// none of it.
+    #[cfg(feature = "tls")]
+    pub(crate) fn read_held(
+        &mut self,
+        range: &FileRange,
+        buffers: &mut [IoSliceMut<'_>],
+    ) -> Result<usize, Errno> {
+        let Some(held) = self.held_of(range) else { return Ok(0) };
+        let read = retry_on_intr(|| rustix::io::readv(&self.read, buffers))?;
+        self.held = (read < held).then(|| Held {
+            source: range.source().clone(),
+            position: range.position() + read as u64,
+            bytes: held - read,
+        });
+        Ok(read)
     }
 
     /// How many bytes from the front of `range` the pipe holds.

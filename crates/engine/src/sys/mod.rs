@@ -8,6 +8,8 @@ pub(crate) mod cachestat;
 #[cfg(feature = "device")]
 pub(crate) mod ethtool;
 pub(crate) mod io_uring;
+#[cfg(feature = "tls")]
+pub(crate) mod ktls;
 pub(crate) mod mapping;
 pub(crate) mod mincore;
 pub(crate) mod sockopt;
