@@ -7,7 +7,9 @@ mod flags;
 mod lab;
 mod mount;
 mod paper;
+mod password;
 mod serve;
+mod trace;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
         Command::Doctor(flags) => return doctor::run(&flags),
         Command::Lab(flags) => lab::run(&flags),
         Command::Man(flags) => paper::man(&flags),
+        Command::Password(flags) => password::run(&flags),
         Command::Serve(_) => serve::run(&line),
     };
     match ran {

@@ -94,7 +94,8 @@ fn the_banner_says_what_is_served_and_how() {
     let dir = plain_dir();
     let server = Server::start(dir.path(), &["--route", "splice"]);
     let banner = server.banner();
-    let [title, url, routes, route] = &banner[..] else { panic!("{banner:?}") };
+    let [title, url, routes, sandbox, route] = &banner[..] else { panic!("{banner:?}") };
+    assert!(sandbox.starts_with("sandbox: ") && sandbox.contains("seccomp"), "{sandbox}");
     let served = format!(" serves {} (", dir.path().display());
     assert!(title.starts_with("pagewire ") && title.contains(&served), "{title}");
     assert_eq!(*url, format!("  {}", server.url("/")));
@@ -165,5 +166,85 @@ fn any_number_of_threads_serves() {
         let mut peer = Peer::connect(server.address());
         peer.get("/f");
         assert_eq!(peer.answer().body, b"content", "{threads}");
+    }
+}
+
+/// What people get to see when something is wrong, word by word. `DIR` stands for the test's own
+/// directory.
+#[test]
+fn errors_say_what_where_and_the_way_out() {
+    let dir = plain_dir();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    fs::write(at("file"), "x").unwrap();
+    fs::write(at("wrong.toml"), "root = 'x'\nlimits = 3\n").unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let here = dir.path().display().to_string();
+    for (arguments, code, expected) in [
+        (
+            vec!["serve", "DIR/missing"],
+            FAILED,
+            "pagewire: cannot serve DIR/missing: No such file or directory (os error 2); \
+             name a directory that exists",
+        ),
+        (
+            vec!["serve", "DIR/file"],
+            FAILED,
+            "pagewire: cannot serve DIR/file: Not a directory (os error 20); \
+             name the directory that it lies in",
+        ),
+        (
+            vec!["serve", "DIR", "--listen", "TAKEN"],
+            FAILED,
+            "pagewire: cannot listen on TAKEN: Address already in use (os error 98); another \
+             program listens there: choose another port with --listen; port 0 takes any",
+        ),
+        (
+            vec!["serve", "DIR", "--listen", "192.0.2.1:0"],
+            FAILED,
+            "pagewire: cannot listen on 192.0.2.1:0: Cannot assign requested address (os error \
+             99); no interface of this host has that address",
+        ),
+        (
+            vec!["serve", "DIR", "--listen", "unix:DIR/file"],
+            FAILED,
+            "pagewire: cannot listen on unix:DIR/file: what is there is no socket; \
+             name another path, or end who listens there",
+        ),
+        (
+            vec!["serve", "DIR", "--mount", "/=DIR"],
+            FAILED,
+            "pagewire: two directories are served for all hosts at /",
+        ),
+        (
+            vec!["serve", "DIR", "--config", "DIR/none.toml"],
+            FAILED,
+            "pagewire: cannot read the configuration file DIR/none.toml: No such file or \
+             directory (os error 2)",
+        ),
+        (
+            vec!["serve", "--config", "DIR/wrong.toml"],
+            FAILED,
+            "pagewire: DIR/wrong.toml:2:1: unknown key 'limits'",
+        ),
+        (
+            vec!["serve", "DIR", "--mount", "pub"],
+            USAGE,
+            "error: invalid value 'pub' for '--mount </PATH=DIR>': it is a path and a directory, \
+             such as /pub=/srv/pub",
+        ),
+        (vec!["serve", "DIR", "--lissten", "x"], USAGE, "error: unexpected argument '--lissten'"),
+    ] {
+        let arguments: Vec<String> = arguments
+            .iter()
+            .map(|argument| argument.replace("DIR", &here).replace("TAKEN", &taken))
+            .collect();
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let output = pagewire(&arguments).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        let said = said.replace(&here, "DIR").replace(&taken, "TAKEN");
+        let first = said.lines().next().unwrap_or_default();
+        assert!(first.starts_with(expected), "{arguments:?}: {said}");
+        assert_eq!(output.status.code(), Some(code), "{said}");
     }
 }

@@ -191,7 +191,7 @@ fn a_wrong_file_is_refused_with_its_line() {
     for (text, expected) in [
         ("hidden =", "pagewire.toml:1:9: "),
         ("\nquite = true", "pagewire.toml:2:1: unknown key 'quite'; did you mean 'quiet'?"),
-        ("listen = 'here'", "pagewire.toml:1:10: invalid value 'here' for 'listen': invalid"),
+        ("listen = 'here'", "pagewire.toml:1:10: invalid value 'here' for 'listen': `here` is no"),
         ("route = 'teleport'", "pagewire.toml:1:9: invalid value 'teleport' for 'route': "),
         ("quiet = 'yes'", "pagewire.toml:1:9: 'quiet' takes true or false, not the text"),
         ("[[site]]\nhost='a'", "pagewire.toml:1:1: this [[site]] has no root = \"DIR\""),

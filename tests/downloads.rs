@@ -312,6 +312,7 @@ fn errors_have_short_readable_bodies() {
         ("POST /f", 405, "405 Method Not Allowed: "),
         ("PUT /f", 405, "405 Method Not Allowed: "),
         ("DELETE /f", 405, "405 Method Not Allowed: "),
+        ("OPTIONS /f", 405, "405 Method Not Allowed: "),
         ("BREW /f", 405, "405 Method Not Allowed: "),
     ] {
         let mut peer = Peer::connect(server.address());
@@ -373,6 +374,45 @@ fn pipelined_requests_are_answered_in_order() {
             assert_eq!(head.status, 200, "{choice} {size}");
             assert_eq!(digest(&body), digest(&noise(size, size)), "{choice} {size}");
         }
+    }
+}
+
+#[test]
+fn the_fast_lane_says_what_hyper_says() {
+    let dir = plain_dir();
+    for (name, size) in [("empty", 0), ("page.html", 4 * KIB), ("most", MIB), ("more", MIB + 1)] {
+        fs::write(dir.path().join(name), noise(size, size)).unwrap();
+    }
+    let server = Server::start(dir.path(), &[]);
+    let mut lane = Peer::connect(server.address());
+    let mut hyper = Peer::connect(server.address());
+    for (method, name) in ["GET", "HEAD"].into_iter().flat_map(|method| {
+        ["empty", "page.html", "most", "more", "page.html"].map(|name| (method, name))
+    }) {
+        let mut answers =
+            [("", &mut lane), ("X-Other: field\r\n", &mut hyper)].map(|(field, peer)| {
+                peer.send(
+                    format!("{method} /{name} HTTP/1.1\r\nHost: x\r\n{field}\r\n").as_bytes(),
+                );
+                let head = peer.head();
+                let body =
+                    if method == "GET" { peer.body(head.content_length()) } else { Vec::new() };
+                let mut fields: Vec<String> = head.text.lines().map(str::to_lowercase).collect();
+                assert!(fields.iter().any(|field| field.starts_with("date: ")), "{head:?}");
+                fields.retain(|field| !field.starts_with("date: "));
+                fields.sort();
+                (fields, digest(&body))
+            });
+        let [by_lane, by_hyper] = &mut answers;
+        assert_eq!(by_lane, by_hyper, "{method} {name}");
+    }
+    let lines = server.log_lines();
+    let pages: Vec<_> = lines.iter().filter(|line| line.target == "/page.html").collect();
+    assert_eq!(pages.len(), 8);
+    for pair in pages.chunks(2) {
+        let told =
+            |line: &super::support::LogLine| (line.method.clone(), line.route.clone(), line.calls);
+        assert_eq!(told(pair[0]), told(pair[1]), "{lines:?}");
     }
 }
 

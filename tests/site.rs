@@ -7,18 +7,12 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 
-use super::support::{Answer, MIB, Peer, Server, curl, digest, need, noise, pagewire, plain_dir};
+use super::support::{
+    Answer, MIB, Peer, Server, Trace, curl, digest, need, noise, pagewire, plain_dir, request,
+};
 
-/// The answer to one request with these further fields.
-fn answer(server: &Server, request: &str, fields: &[&str]) -> Answer {
-    let mut peer = Peer::connect(server.address());
-    let fields: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
-    peer.send(format!("{request} HTTP/1.1\r\nHost: test\r\n{fields}\r\n").as_bytes());
-    let head = peer.head();
-    let has_body = !request.starts_with("HEAD ") && !matches!(head.status, 204 | 304);
-    let body = if has_body { peer.body(head.content_length()) } else { Vec::new() };
-    Answer { head, body }
-}
+/// No further fields.
+const NOTHING: &[&str] = &[];
 
 #[test]
 fn precompressed_forms_are_sent_to_those_who_take_them() {
@@ -41,8 +35,11 @@ fn precompressed_forms_are_sent_to_those_who_take_them() {
         ("/app.js.gz", "gzip", "app.js.gz", None),
     ] {
         for _ in ["opened", "kept"] {
-            let Answer { head, body: got } =
-                answer(&server, &format!("GET {target}"), &[&format!("Accept-Encoding: {accept}")]);
+            let Answer { head, body: got } = request(
+                &server,
+                &format!("GET {target}"),
+                &[&format!("Accept-Encoding: {accept}")],
+            );
             assert_eq!((head.status, got.as_slice()), (200, body.as_bytes()), "{target} {accept}");
             assert_eq!(head.header("content-encoding"), coding, "{target} {accept}");
             assert_eq!(head.header("vary"), Some("Accept-Encoding"), "{target} {accept}");
@@ -55,7 +52,7 @@ fn precompressed_forms_are_sent_to_those_who_take_them() {
         }
     }
     let plain = Server::start(dir.path(), &["--no-precompressed"]);
-    let Answer { head, body } = answer(&plain, "GET /app.js", &["Accept-Encoding: gzip"]);
+    let Answer { head, body } = request(&plain, "GET /app.js", &["Accept-Encoding: gzip"]);
     assert_eq!((body.as_slice(), head.header("vary")), (&b"app.js"[..], None));
 }
 
@@ -66,13 +63,13 @@ fn each_form_has_its_own_tag_and_its_own_ranges() {
     fs::write(dir.path().join("a.txt.gz"), "0123456789").unwrap();
     let server = Server::start(dir.path(), &[]);
     let tag = |fields: &[&str]| {
-        let head = answer(&server, "HEAD /a.txt", fields).head;
+        let head = request(&server, "HEAD /a.txt", fields).head;
         head.header("etag").unwrap().to_owned()
     };
     let gzip = "Accept-Encoding: gzip";
-    let (plain, packed) = (tag(&[]), tag(&[gzip]));
+    let (plain, packed) = (tag(NOTHING), tag(&[gzip]));
     assert_ne!(plain, packed);
-    let got = answer(&server, "GET /a.txt", &[gzip, "Range: bytes=-3"]);
+    let got = request(&server, "GET /a.txt", &[gzip, "Range: bytes=-3"]);
     assert_eq!((got.head.status, got.body.as_slice()), (206, &b"789"[..]));
     assert_eq!(got.head.header("content-range"), Some("bytes 7-9/10"));
     assert_eq!(got.head.header("content-encoding"), Some("gzip"));
@@ -82,7 +79,7 @@ fn each_form_has_its_own_tag_and_its_own_ranges() {
         (["Accept-Encoding: br", &format!("If-None-Match: {plain}")], 304),
         ([gzip, &format!("If-Match: {plain}")], 412),
     ] {
-        let head = answer(&server, "GET /a.txt", &fields).head;
+        let head = request(&server, "GET /a.txt", &fields).head;
         assert_eq!(head.status, status, "{fields:?}");
         if status == 304 {
             assert_eq!(head.header("vary"), Some("Accept-Encoding"), "{fields:?}");
@@ -100,9 +97,36 @@ fn what_is_older_than_its_file_is_not_sent_in_its_place() {
     fs::write(dir.path().join("a.txt"), "new").unwrap();
     let server = Server::start(dir.path(), &[]);
     let fields = ["Accept-Encoding: gzip", "Cache-Control: no-cache"];
-    assert_eq!(answer(&server, "GET /a.txt", &fields).body, b"new");
+    assert_eq!(request(&server, "GET /a.txt", &fields).body, b"new");
     fs::write(&gz, "packed").unwrap();
-    assert_eq!(answer(&server, "GET /a.txt", &fields).body, b"packed");
+    assert_eq!(request(&server, "GET /a.txt", &fields).body, b"packed");
+}
+
+/// That a file has no precompressed form was found out by a name look-up for each form and each
+/// request in the servers that this is meant to replace.
+#[test]
+fn what_is_not_there_is_not_looked_for_each_time() {
+    if !need("strace") {
+        return;
+    }
+    let dir = plain_dir();
+    fs::write(dir.path().join("lone.js"), "content").unwrap();
+    let server = Server::start(dir.path(), &[]);
+    let trace = Trace::attach(&server, &[]);
+    let mut peer = Peer::connect(server.address());
+    let requests = 400;
+    for _ in 0..requests {
+        let gzip = "Accept-Encoding: gzip, br, zstd";
+        peer.send(format!("GET /lone.js HTTP/1.1\r\nHost: test\r\n{gzip}\r\n\r\n").as_bytes());
+        assert_eq!(peer.answer().body, b"content");
+    }
+    let opened: Vec<_> = trace.finish().into_iter().filter(|call| call.name == "openat2").collect();
+    // At least once each; and again once a second, however long this takes.
+    assert!((4..requests / 4).contains(&opened.len()), "{opened:?}");
+    for suffix in ["", ".zst", ".br", ".gz"] {
+        let name = format!("\"lone.js{suffix}\"");
+        assert!(opened.iter().any(|call| call.arguments.contains(&name)), "{name}: {opened:?}");
+    }
 }
 
 #[test]
@@ -129,14 +153,14 @@ fn options_says_what_may_be_asked() {
     fs::write(dir.path().join("f"), "f").unwrap();
     let server = Server::start(dir.path(), &[]);
     for target in ["/f", "/none", "/.hidden", "/..", "*"] {
-        let head = answer(&server, &format!("OPTIONS {target}"), &[]).head;
+        let head = request(&server, &format!("OPTIONS {target}"), NOTHING).head;
         assert_eq!(head.status, 204, "{target}");
         assert_eq!(head.header("allow"), Some("GET, HEAD, OPTIONS"), "{target}");
         assert_eq!(head.header("content-length"), None, "{target}");
         assert_eq!(head.header("access-control-allow-methods"), None, "{target}");
     }
     for method in ["POST", "PUT", "DELETE", "PATCH", "TRACE", "BREW"] {
-        let head = answer(&server, &format!("{method} /f"), &[]).head;
+        let head = request(&server, &format!("{method} /f"), NOTHING).head;
         assert_eq!(head.status, 405, "{method}");
         assert_eq!(head.header("allow"), Some("GET, HEAD, OPTIONS"), "{method}");
     }
@@ -179,7 +203,7 @@ fn fields_are_added_by_path() {
         ("/../", 400, None, "text/plain; charset=utf-8", sniff),
     ] {
         for (method, _) in [("GET", "opened"), ("GET", "kept"), ("HEAD", "kept")] {
-            let head = answer(&server, &format!("{method} {target}"), &[]).head;
+            let head = request(&server, &format!("{method} {target}"), NOTHING).head;
             assert_eq!(head.status, status, "{method} {target}");
             let found = (head.header("cache-control"), head.header("content-type"));
             assert_eq!(found, (cache, Some(media_type)), "{method} {target}");
@@ -192,13 +216,37 @@ fn fields_are_added_by_path() {
     for (field, status) in
         [("Range: bytes=0-1", 206), ("If-None-Match: *", 304), ("Accept-Encoding: gzip", 200)]
     {
-        let head = answer(&server, "GET /assets/app.js", &[field]).head;
+        let head = request(&server, "GET /assets/app.js", &[field]).head;
         assert_eq!((head.status, head.header("cache-control")), (status, immutable), "{field}");
         assert!(head.header("strict-transport-security").is_some(), "{field}");
     }
-    let refused = answer(&server, "GET /assets/app.js", &["If-Match: \"x\""]).head;
+    let refused = request(&server, "GET /assets/app.js", &["If-Match: \"x\""]).head;
     assert_eq!((refused.status, refused.header("cache-control")), (412, None));
     assert!(refused.header("strict-transport-security").is_some());
+}
+
+#[test]
+fn rules_of_a_file_are_those_of_the_command_line() {
+    let (dir, place) = (plain_dir(), plain_dir());
+    fs::write(dir.path().join("index.html"), "page").unwrap();
+    let settings = format!(
+        "root = '{}'\nlisten = '127.0.0.1:0'\nspa = 'index.html'\ncors = ['https://a.example']\n\
+         cache-control = ['*.html=no-cache']\nheader = ['X-A: b', '/index.*=X-B: c']\n",
+        dir.path().display()
+    );
+    let path = place.path().join("pagewire.toml");
+    fs::write(&path, settings).unwrap();
+    let server = Server::spawn(pagewire(&["serve", "--config", path.to_str().unwrap()]));
+    let got = request(&server, "GET /users/7", &["Origin: https://a.example"]);
+    assert_eq!((got.head.status, got.body.as_slice()), (200, &b"page"[..]));
+    for (name, value) in [
+        ("cache-control", "no-cache"),
+        ("x-a", "b"),
+        ("x-b", "c"),
+        ("access-control-allow-origin", "https://a.example"),
+    ] {
+        assert_eq!(got.head.header(name), Some(value), "{}", got.head.text);
+    }
 }
 
 #[test]
@@ -239,22 +287,22 @@ fn pages_of_other_origins_may_read_what_they_were_allowed_to() {
         (&these, "X-A: b", None, "Accept-Encoding, Origin"),
     ] {
         let is_open = !std::ptr::eq(server, &nobody);
-        for request in ["GET /f", "GET /f", "HEAD /f", "GET /none"] {
-            let head = answer(server, request, &[origin]).head;
+        for asked in ["GET /f", "GET /f", "HEAD /f", "GET /none"] {
+            let head = request(server, asked, &[origin]).head;
             let found = head.header("access-control-allow-origin");
-            assert_eq!(found, allowed, "{request} {origin}");
-            if request != "GET /none" {
-                assert_eq!(head.all("vary"), vary, "{request} {origin}");
+            assert_eq!(found, allowed, "{asked} {origin}");
+            if asked != "GET /none" {
+                assert_eq!(head.all("vary"), vary, "{asked} {origin}");
             }
             let exposed = head.header("access-control-expose-headers").unwrap_or("");
-            assert_eq!(exposed.contains("Content-Range"), is_open, "{request} {origin}");
+            assert_eq!(exposed.contains("Content-Range"), is_open, "{asked} {origin}");
         }
         let asked = [
             origin,
             "Access-Control-Request-Method: GET",
             "Access-Control-Request-Headers: range, x-mine",
         ];
-        let head = answer(server, "OPTIONS /f", &asked).head;
+        let head = request(server, "OPTIONS /f", &asked).head;
         assert_eq!(head.status, 204);
         assert_eq!(head.header("access-control-allow-origin"), allowed, "preflight {origin}");
         if allowed.is_some() {
@@ -283,18 +331,21 @@ fn an_application_answers_for_paths_that_are_not_there() {
         ("/users/7", "Accept: application/json", 404, "404 Not Found: no such file\n"),
         ("/users/7", "Sec-Fetch-Mode: cors", 404, "404 Not Found: no such file\n"),
     ] {
-        let got = answer(&server, &format!("GET {target}"), &[field]);
+        let got = request(&server, &format!("GET {target}"), &[field]);
         assert_eq!((got.head.status, got.body.as_slice()), (status, body.as_bytes()), "{target}");
-        let head = answer(&server, &format!("HEAD {target}"), &[field]).head;
+        let head = request(&server, &format!("HEAD {target}"), &[field]).head;
         let lens = (head.status, head.content_length());
         assert_eq!(lens, (status, body.len()), "HEAD {target}");
+        let vary = got.head.all("vary");
+        let is_there = target == "/" || target == "/app.js";
+        assert_eq!(vary.ends_with("Accept, Sec-Fetch-Mode"), !is_there, "{target}: {vary}");
     }
-    let page = answer(&server, "GET /users/7", &[]).head;
+    let page = request(&server, "GET /users/7", NOTHING).head;
     assert_eq!(page.all("vary"), "Accept-Encoding, Accept, Sec-Fetch-Mode");
     let tag = format!("If-None-Match: {}", page.header("etag").unwrap());
-    assert_eq!(answer(&server, "GET /users/8", &[&tag]).head.status, 304);
+    assert_eq!(request(&server, "GET /users/8", &[&tag]).head.status, 304);
     let named = Server::start(dir.path(), &["--spa=app.html"]);
-    assert_eq!(answer(&named, "GET /users/7", &[]).body, b"app.html");
+    assert_eq!(request(&named, "GET /users/7", NOTHING).body, b"app.html");
 }
 
 #[test]
@@ -307,19 +358,20 @@ fn a_page_of_the_sites_own_says_that_there_is_none() {
     for (server, body) in [(&by_itself, "<h1>gone</h1>"), (&named, "<h1>other</h1>")] {
         // Neither conditions nor ranges are about this page.
         for field in ["X-A: b", "If-None-Match: *", "If-Match: \"x\"", "Range: bytes=0-1"] {
-            let got = answer(server, "GET /none.txt", &[field]);
+            let got = request(server, "GET /none.txt", &[field]);
             assert_eq!((got.head.status, got.body.as_slice()), (404, body.as_bytes()), "{field}");
             assert_eq!(got.head.header("content-type"), Some("text/html; charset=utf-8"));
             for absent in ["etag", "last-modified", "accept-ranges", "cache-control"] {
                 assert_eq!(got.head.header(absent), None, "{absent} with {field}");
             }
         }
-        let head = answer(server, "HEAD /none.txt", &[]).head;
+        let head = request(server, "HEAD /none.txt", NOTHING).head;
         assert_eq!((head.status, head.content_length()), (404, body.len()));
-        let program = answer(server, "GET /none.txt", &["Accept: application/json"]);
+        let program = request(server, "GET /none.txt", &["Accept: application/json"]);
         assert_eq!(program.body, b"404 Not Found: no such file\n");
+        assert_eq!(program.head.all("vary"), "Accept");
     }
-    assert_eq!(answer(&by_itself, "GET /404.html", &[]).head.status, 200);
+    assert_eq!(request(&by_itself, "GET /404.html", NOTHING).head.status, 200);
 }
 
 #[test]
@@ -354,7 +406,7 @@ fn redirects_stay_here_and_keep_the_query() {
         ("/%5C%5Cevil.example", "/%5C%5Cevil.example/"),
         ("http://other.example/sub", "/sub/"),
     ] {
-        let head = answer(&server, &format!("GET {target}"), &[]).head;
+        let head = request(&server, &format!("GET {target}"), NOTHING).head;
         assert_eq!((head.status, head.header("location")), (308, Some(place)), "{target}");
     }
 }
@@ -369,8 +421,8 @@ fn digests_are_told_to_those_who_want_them() {
     let server = Server::start(dir.path(), &[]);
     let want = "Want-Repr-Digest: sha-512=9, sha-256=5";
     let hello = "sha-256=:uU0nuZNNPgilLlLX2n2r+sSE7+N6U4DukIj3rOLvzek=:";
-    let told = |request: &str, fields: &[&str]| {
-        let head = answer(&server, request, fields).head;
+    let told = |asked: &str, fields: &[&str]| {
+        let head = request(&server, asked, fields).head;
         (head.status, head.header("repr-digest").map(str::to_owned))
     };
     let known = |status| (status, Some(hello.to_owned()));
@@ -378,7 +430,7 @@ fn digests_are_told_to_those_who_want_them() {
     assert_eq!(told("GET /small", &[want]), known(200));
     assert_eq!(told("GET /small", &[want, "Range: bytes=3-4"]), known(206));
     assert_eq!(told("GET /small", &[want, "If-None-Match: *"]), (304, None));
-    assert_eq!(told("GET /small", &[]), (200, None));
+    assert_eq!(told("GET /small", NOTHING), (200, None));
     assert_eq!(told("GET /small", &["Want-Repr-Digest: sha-256=0"]), (200, None));
     assert_eq!(told("GET /none", &[want]), (404, None));
     // It is that of what is sent, which may have been packed before.

@@ -1,8 +1,11 @@
 //! The one integration binary: the real `pagewire` against real clients and real faults.
 #![cfg(test)]
 
+mod access;
+mod admin;
 mod archives;
 mod cli;
+mod clients;
 mod cold;
 mod config;
 mod doctor;
@@ -11,14 +14,19 @@ mod faults;
 mod http2;
 mod idle;
 mod lab;
+mod limits;
 mod listing;
+mod logs;
 mod paper;
 mod proof;
 mod reload;
+mod rfc9110;
+mod sandbox;
 mod site;
 mod stuck;
 mod support;
 mod syscalls;
+mod systemd;
 mod tidy;
 mod traversal;
 mod vm;

@@ -34,6 +34,73 @@ const SCRIPT: &str = "
     exit 3
 ";
 
+/// A server in the sandbox: what it is to do works, what lies outside is out of its reach, though
+/// it is root's.
+const SANDBOX: &str = "
+    mkdir -p /etc/pagewire /srv/in /srv/out
+    head -c 3000000 /dev/urandom >/srv/in/file
+    echo secret >/srv/out/file
+    cd /etc/pagewire
+    configure() {
+        echo \"listen = '127.0.0.1:80'\" >new
+        echo \"root = '$1'\" >>new
+        mv new pagewire.toml
+    }
+    last_line() {
+        for _ in $(seq 100); do
+            grep -c reloaded /tmp/log | grep -qx $1 && break
+            usleep 100000
+        done
+        grep reloaded /tmp/log | tail -n 1
+    }
+    ip link set lo up
+    for FLAGS in '' --no-sandbox; do
+    configure /srv/in
+    pagewire serve --config pagewire.toml $FLAGS >/tmp/out 2>/tmp/log &
+    until grep -q ^route: /tmp/out; do usleep 100000; done
+    grep ^sandbox: /tmp/out
+    echo 3 >/proc/sys/vm/drop_caches
+    wget -q -O /tmp/got http://127.0.0.1/file
+    cmp /tmp/got /srv/in/file && echo the same
+    configure /srv/out
+    last_line 1
+    configure /srv/in
+    last_line 2
+    wget -q -O /tmp/got http://127.0.0.1/file
+    cmp /tmp/got /srv/in/file && echo the same
+    kill $!
+    wait $!
+    done
+";
+
+#[test]
+fn the_sandbox_keeps_the_server_from_all_other_files() {
+    let programs = ["qemu-system-x86_64", "busybox", "cpio", "ip"];
+    if !programs.into_iter().all(need) || !kernel_is_there() {
+        return;
+    }
+    let _turn = heavy();
+    let mut vm = vm();
+    vm.args(["--seconds", "120", "--with", "ip", "--with"]).arg(program());
+    let output = vm.args(["sh", "-uc", SANDBOX]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<&str> = said.lines().collect();
+    let [sandbox, first, refused, back, second, without @ ..] = &lines[..] else {
+        panic!("{said}")
+    };
+    assert!(sandbox.starts_with("sandbox: only served files can be read (landlock"), "{said}");
+    assert_eq!((*first, *second), ("the same", "the same"));
+    let expected = "pagewire: not reloaded, all stays as it was: cannot serve /srv/out: \
+                    Permission denied (os error 13); the sandbox was closed around what was \
+                    served at start: restart";
+    assert_eq!(*refused, expected);
+    assert_eq!(*back, "pagewire: reloaded: nothing changed");
+    let changed = "pagewire: reloaded: site changed: /";
+    let off = "sandbox: off (--no-sandbox)";
+    assert_eq!(without, [off, "the same", changed, changed, "the same"]);
+}
+
 /// How often each byte passes by: out of the file, user memory, packets, by reference.
 type Passes = [u64; 4];
 

@@ -1,7 +1,6 @@
 //! A configuration file as the command line that it stands for. PURE: the text and the table of
 //! flags in, settings with their places out, or what is wrong and where. Reads no file.
 
-use std::any::TypeId;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
@@ -9,7 +8,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Arg, ArgAction, Command};
+use clap::{Arg, ArgAction, Command, ValueHint};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -42,6 +41,8 @@ pub(crate) struct Setting {
     pub(crate) arguments: Vec<OsString>,
     /// The arguments are values without a flag's name.
     pub(crate) positional: bool,
+    /// Files and directories that the values name, where they do.
+    pub(crate) paths: Vec<PathBuf>,
 }
 
 /// What a flag takes.
@@ -49,16 +50,23 @@ pub(crate) struct Setting {
 pub(crate) enum Takes {
     /// In a file, whether it is given.
     Nothing,
+    /// The same; in a file, how often.
+    Count,
     One,
     Several,
 }
 
 impl Takes {
     pub(crate) fn of(arg: &Arg) -> Self {
-        match arg.get_action().takes_values() {
-            false => Self::Nothing,
-            true if matches!(arg.get_action(), ArgAction::Append) => Self::Several,
-            true => Self::One,
+        let action = arg.get_action();
+        if matches!(action, ArgAction::Count) {
+            Self::Count
+        } else if matches!(action, ArgAction::Append) {
+            Self::Several
+        } else if action.takes_values() {
+            Self::One
+        } else {
+            Self::Nothing
         }
     }
 }
@@ -206,16 +214,26 @@ impl Reader<'_> {
             return Err(self.fault(&key.span(), unknown(keys, name)));
         };
         let positional = arg.get_long().is_none();
-        let arguments = match Takes::of(arg) {
-            Takes::Nothing => match value.get_ref().as_bool() {
-                Some(true) => vec![OsString::from(format!("--{name}"))],
-                Some(false) => Vec::new(),
-                None => return Err(self.kind(key, value, "true or false")),
+        let bare = || OsString::from(format!("--{name}"));
+        let needs_none = arg.get_num_args().is_some_and(|range| range.min_values() == 0);
+        let mut paths = Vec::new();
+        let arguments = match (Takes::of(arg), value.get_ref()) {
+            (Takes::Nothing, DeValue::Boolean(true)) => vec![bare()],
+            (Takes::Nothing, DeValue::Boolean(false)) => Vec::new(),
+            (Takes::Nothing, _) => return Err(self.kind(key, value, "true or false")),
+            (Takes::Count, DeValue::Integer(times)) => match times.as_str().parse::<u8>() {
+                Ok(times) => (0..times).map(|_| bare()).collect(),
+                Err(_) => return Err(self.kind(key, value, "a number below 256")),
             },
-            Takes::One | Takes::Several => self.of_values(keys, arg, key, value)?,
+            (Takes::Count, _) => return Err(self.kind(key, value, "a number")),
+            // A flag whose value may be left out.
+            (Takes::One, DeValue::Boolean(true)) if needs_none => vec![bare()],
+            (Takes::One, DeValue::Boolean(false)) if needs_none => Vec::new(),
+            _ => self.of_values(keys, arg, key, value, &mut paths)?,
         };
         let place = self.place(&key.span());
-        Ok((arg.get_id().to_string(), Setting { key: name, place, arguments, positional }))
+        let setting = Setting { key: name, place, arguments, positional, paths };
+        Ok((arg.get_id().to_string(), setting))
     }
 
     fn of_values(
@@ -224,6 +242,7 @@ impl Reader<'_> {
         arg: &Arg,
         key: &Key<'_>,
         value: &Value<'_>,
+        paths: &mut Vec<PathBuf>,
     ) -> Result<Vec<OsString>, FileError> {
         let name = &**key.get_ref();
         let values = if Takes::of(arg) == Takes::Several {
@@ -234,9 +253,10 @@ impl Reader<'_> {
         };
         let mut arguments = Vec::with_capacity(values.len());
         for (text, place) in values {
-            let is_path = arg.get_value_parser().type_id() == TypeId::of::<PathBuf>();
-            let said = if is_path && !text.is_empty() {
-                self.base.join(&text).into_os_string()
+            let said = if is_path(arg) && !text.is_empty() {
+                let path = self.base.join(&text);
+                paths.push(path.clone());
+                path.into_os_string()
             } else {
                 OsString::from(&text)
             };
@@ -307,6 +327,12 @@ fn find<'a>(keys: &'a Command, name: &str) -> Option<&'a Arg> {
         Some(long) => long == name,
         None => arg.get_id() == name,
     })
+}
+
+/// Whether its values name files or directories; `ValueHint::Other` says that they do not.
+pub(crate) fn is_path(arg: &Arg) -> bool {
+    let hint = arg.get_value_hint();
+    matches!(hint, ValueHint::AnyPath | ValueHint::FilePath | ValueHint::DirPath)
 }
 
 /// clap knows which flag is meant.
@@ -387,14 +413,43 @@ mod tests {
         assert_eq!(said, expected);
     }
 
-    /// A flag that counts how often it is given would need its own form.
     #[test]
     fn all_flags_have_a_form() {
         for arg in keys().get_arguments() {
             let action = arg.get_action();
             let has_form =
-                matches!(action, ArgAction::Set | ArgAction::Append | ArgAction::SetTrue);
+                action.takes_values() || matches!(action, ArgAction::SetTrue | ArgAction::Count);
             assert!(has_form, "{arg}: {action:?}");
+        }
+    }
+
+    /// Forms of flags that may come, whether or not there is one now.
+    #[test]
+    fn any_form_of_flag_is_read() {
+        let command = || {
+            clap::Command::new("pagewire")
+                .arg(Arg::new("verbose").long("verbose").action(ArgAction::Count))
+                .arg(Arg::new("spa").long("spa").num_args(0..=1).require_equals(true))
+                .arg(Arg::new("file").long("file").value_parser(clap::value_parser!(PathBuf)))
+        };
+        let arguments = |text: &str| {
+            let file = read(text, Path::new("/etc"), &command(), &command());
+            let file = file.map_err(|error| error.to_string())?;
+            let settings = file.settings.into_values();
+            let arguments = settings.flat_map(|setting| setting.arguments);
+            Ok(arguments.map(|argument| argument.into_string().unwrap()).collect::<Vec<_>>())
+        };
+        for (text, expected) in [
+            ("verbose = 2", Ok(vec!["--verbose", "--verbose"])),
+            ("verbose = true", Err("1:11: 'verbose' takes a number, not true")),
+            ("spa = true", Ok(vec!["--spa"])),
+            ("spa = false", Ok(vec![])),
+            ("spa = 'x'", Ok(vec!["--spa=x"])),
+            ("file = 'x'", Ok(vec!["--file=/etc/x"])),
+            ("file = '/x'", Ok(vec!["--file=/x"])),
+        ] {
+            let expected = expected.map(|list| list.into_iter().map(str::to_owned).collect());
+            assert_eq!(arguments(text), expected.map_err(str::to_owned), "{text}");
         }
     }
 
@@ -421,7 +476,8 @@ mod tests {
         );
         check_error(
             "listen = [\n  '127.0.0.1:1',\n  'nowhere',\n]",
-            "3:3: invalid value 'nowhere' for 'listen': invalid socket address syntax",
+            "3:3: invalid value 'nowhere' for 'listen': `nowhere` is no address: \
+             give IP:PORT, [IPv6]:PORT, unix:/PATH or unix:/PATH:MODE",
         );
         check_error(
             "site = 1",

@@ -3,6 +3,8 @@
 //! one of them by name but those that say what is served where.
 
 mod file;
+#[cfg(test)]
+mod page;
 mod show;
 
 use std::collections::BTreeSet;
@@ -12,7 +14,7 @@ use std::{fs, io};
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, FromArgMatches};
-use pagewire_http::{Mount, PathPrefix, PlaceError};
+use pagewire_http::{Listen, Mount, PathPrefix, PlaceError};
 
 use crate::config::file::{Fault, File, FileError, Place, Site, Takes};
 use crate::flags::{self, FileFlags, ServeFlags, SiteFlags};
@@ -72,6 +74,35 @@ impl Config {
         let file = file::read(&text, base, &keys, &site_keys).map_err(wrong)?;
         let matches = with_file(line, given, &file, &path)?;
         Self::put_together(file, Some(path), given.clone(), matches)
+    }
+
+    /// The files and directories that flags name, but for those that are served.
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+        let keys = flags::keys();
+        let others =
+            keys.get_arguments().filter(|arg| file::is_path(arg) && arg.get_id() != "root");
+        let values = others.filter_map(|arg| self.matches.get_raw(arg.get_id().as_str()));
+        let of_sites = self.file.sites.iter().flat_map(|site| &site.settings);
+        let of_sites = of_sites.filter(|(id, _)| *id != "root").flat_map(|(_, set)| &set.paths);
+        let paths = values.flatten().map(PathBuf::from).chain(of_sites.cloned());
+        paths.chain(self.path.clone()).collect()
+    }
+
+    /// Where to listen, given `sockets` that listen already: on all of them, and on what the
+    /// configuration names; on its default only without any.
+    pub(crate) fn listen(&self, sockets: &[Listen]) -> Vec<Listen> {
+        let is_default = self.matches.value_source("listen") == Some(ValueSource::DefaultValue);
+        let mut listen = Vec::new();
+        if sockets.is_empty() || !is_default {
+            listen.extend(self.flags.listeners());
+        }
+        for socket in sockets {
+            listen = listen.into_iter().map(|listen| listen.or_on(socket)).collect();
+            if !listen.iter().any(|listen| listen.address == socket.address) {
+                listen.push(socket.clone());
+            }
+        }
+        listen
     }
 
     fn put_together(
@@ -183,6 +214,10 @@ fn mount(site: &Site, matches: &ArgMatches) -> Result<Mount, FileError> {
                         argument.push(value);
                         line.push(argument);
                     }
+                }
+                Takes::Count => {
+                    let times = usize::from(matches.get_count(id));
+                    line.extend(std::iter::repeat_n(format!("--{long}").into(), times));
                 }
                 Takes::Nothing if matches.get_flag(id) => line.push(format!("--{long}").into()),
                 Takes::Nothing => {}

@@ -47,6 +47,7 @@ impl Config {
         let mut values = values().map(|value| value.to_string_lossy().into_owned());
         match Takes::of(arg) {
             Takes::Nothing => Some(Value::Boolean(self.matches.get_flag(id)).to_string()),
+            Takes::Count => Some(self.matches.get_count(id).to_string()),
             Takes::Several => {
                 let values: Vec<Value> = values.map(Value::String).collect();
                 (!values.is_empty()).then(|| Value::Array(values).to_string())
@@ -103,6 +104,7 @@ impl Config {
             let value = match Takes::of(arg) {
                 Takes::Several => strings(values),
                 Takes::One => Value::String(values.concat()).to_string(),
+                Takes::Count => values.len().to_string(),
                 Takes::Nothing => (!values.is_empty()).to_string(),
             };
             lines.push((format!("{} = {value}", setting.key), self.line_of(setting)));

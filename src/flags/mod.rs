@@ -3,7 +3,9 @@
 mod doctor;
 mod file;
 mod lab;
+mod limits;
 mod paper;
+mod password;
 mod serve;
 mod site;
 
@@ -12,7 +14,9 @@ use clap::{Arg, Args, CommandFactory, Parser, Subcommand};
 pub(crate) use doctor::{DoctorFlags, Target};
 pub(crate) use file::FileFlags;
 pub(crate) use lab::{LabFlags, Topic};
+pub(crate) use limits::LimitFlags;
 pub(crate) use paper::{CompletionFlags, ManFlags};
+pub(crate) use password::PasswordFlags;
 pub(crate) use serve::ServeFlags;
 pub(crate) use site::SiteFlags;
 
@@ -30,6 +34,7 @@ pub(crate) enum Command {
     Doctor(DoctorFlags),
     Lab(LabFlags),
     Man(ManFlags),
+    Password(PasswordFlags),
     Serve(ServeCommand),
 }
 

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
-use pagewire_http::{CacheRule, CorsOrigin, HeaderRule, SiteConfig};
+use clap::{Args, ValueEnum, ValueHint};
+use pagewire_http::{CacheRule, CorsOrigin, HeaderRule, PasswordFileError, Passwords, SiteConfig};
 
 #[derive(Debug, Args)]
 pub(crate) struct SiteFlags {
@@ -20,6 +20,17 @@ pub(crate) struct SiteFlags {
     /// Without it they answer 404, whatever leads to them, but for /.well-known/ (RFC 8615).
     #[arg(long)]
     hidden: bool,
+
+    /// Ask for a name and a password, by a file of lines name:hash
+    ///
+    /// Hashes are argon2's or bcrypt's: `pagewire password NAME` and `htpasswd -B` make such
+    /// lines.
+    #[arg(long, value_name = "FILE", value_parser = passwords, value_hint = ValueHint::FilePath)]
+    auth: Option<Passwords>,
+
+    /// Which symbolic links are followed: those that stay inside DIR, or none
+    #[arg(long, value_name = "WHICH", default_value = "inside")]
+    symlinks: Symlinks,
 
     /// Send each file as it is, also where NAME.zst, NAME.br or NAME.gz lies beside it
     #[arg(long)]
@@ -51,12 +62,23 @@ pub(crate) struct SiteFlags {
     /// For single-page applications, which make sense of the path by themselves. FILE lies below
     /// DIR. A path whose last name has a dot, and whatever scripts fetch, is 404 all the same.
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true,
-          default_missing_value = "index.html")]
-    spa: Option<PathBuf>,
+          default_missing_value = "index.html", value_hint = ValueHint::Other)]
+    spa: Option<String>,
 
     /// Send FILE, which lies below DIR, to browsers with 404 [default: 404.html, if it is there]
-    #[arg(long, value_name = "FILE")]
-    not_found: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::Other)]
+    not_found: Option<String>,
+}
+
+/// Links that lead out of the directory are never followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Symlinks {
+    Inside,
+    None,
+}
+
+fn passwords(path: &str) -> Result<Passwords, PasswordFileError> {
+    Passwords::open(Path::new(path))
 }
 
 impl SiteFlags {
@@ -70,8 +92,11 @@ impl SiteFlags {
             cache_control: self.cache_control.clone(),
             headers: self.header.clone(),
             cors: self.cors.clone(),
-            application: self.spa.clone(),
-            not_found: self.not_found.clone(),
+            // Names below the directory, wherever the file lies that they are written in.
+            application: self.spa.as_ref().map(PathBuf::from),
+            not_found: self.not_found.as_ref().map(PathBuf::from),
+            passwords: self.auth.clone(),
+            follow_symlinks: self.symlinks == Symlinks::Inside,
             ..SiteConfig::new(directory)
         }
     }

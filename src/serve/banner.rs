@@ -11,8 +11,21 @@ use pagewire_http::{ListenAddress, Mount};
 
 use crate::config::Config;
 use crate::mount;
+use crate::serve::AdminAddress;
 
-pub(crate) fn print(config: &Config, addresses: &[ListenAddress]) -> io::Result<()> {
+/// What was found out before the server began.
+pub(crate) struct Measured {
+    /// One line: how each route passes bytes, by the mutation oracle on loopback.
+    pub(crate) routes: String,
+    pub(crate) sandbox: String,
+}
+
+pub(crate) fn print(
+    config: &Config,
+    measured: &Measured,
+    addresses: &[ListenAddress],
+    admin: Option<&AdminAddress>,
+) -> io::Result<()> {
     let mut out = io::stdout().lock();
     print_sites(config, "serves", &mut out)?;
     for address in addresses {
@@ -20,13 +33,14 @@ pub(crate) fn print(config: &Config, addresses: &[ListenAddress]) -> io::Result<
             ListenAddress::Tcp(address) => reachable(address)
                 .iter()
                 .try_for_each(|address| writeln!(out, "  http://{address}/"))?,
-            other => writeln!(out, "  {other}")?,
+            other @ (ListenAddress::Unix { .. } | _) => writeln!(out, "  {other}")?,
         }
     }
-    if let Some(mount) = config.mounts.first() {
-        let directory = fs::canonicalize(&mount.site.directory)?;
-        writeln!(out, "{}", routes_here(&directory))?;
+    if let Some(admin) = admin {
+        writeln!(out, "admin: {admin}")?;
     }
+    writeln!(out, "{}", measured.routes)?;
+    writeln!(out, "sandbox: {}", measured.sandbox)?;
     let route = config.flags.route;
     writeln!(out, "route: {route} (stop with Ctrl-C; a second one cuts running responses)")?;
     out.flush()
@@ -78,8 +92,10 @@ fn reachable(address: &SocketAddr) -> Vec<SocketAddr> {
     if usable.is_empty() { vec![*address] } else { usable }
 }
 
-/// One line: how each route passes bytes, by the mutation oracle on loopback.
-fn routes_here(directory: &Path) -> String {
+/// How each route passes bytes of the first directory.
+pub(crate) fn routes_here(config: &Config) -> String {
+    let first = config.mounts.first();
+    let directory = first.map_or(Path::new("/"), |mount| mount.site.directory.as_path());
     let (scratch, place) = match proof::scratch_file_in(directory) {
         Ok(scratch) => (Ok(scratch), ""),
         Err(_) => (proof::scratch_file_in_memory(), " with a file in memory"),

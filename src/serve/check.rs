@@ -6,7 +6,8 @@ use anyhow::Context;
 use pagewire_http::check_sites;
 
 use crate::config::Config;
-use crate::serve::{banner, with_way_out};
+use crate::serve::banner;
+use crate::serve::error::with_way_out;
 
 pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     check_sites(&config.mounts).map_err(with_way_out)?;

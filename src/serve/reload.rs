@@ -6,50 +6,53 @@ use std::ffi::OsString;
 use std::io;
 use std::sync::Arc;
 
-use pagewire_http::{Relistened, Reloader};
+use pagewire_http::{Listen, Relistened, Reloader};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::spawn_blocking;
 
 use crate::config::Config;
+use crate::serve::error::with_way_out_of;
 use crate::serve::systemd::Notifier;
 use crate::serve::watch::FileWatch;
-use crate::serve::with_way_out;
 
 /// Reloads a running server.
 pub(crate) struct Reload {
     /// The process's command line.
-    line: Vec<OsString>,
+    pub(crate) line: Vec<OsString>,
     /// What is in effect.
-    config: Config,
-    reloader: Reloader,
-    notifier: Arc<Notifier>,
-    hangup: Signal,
-    watch: Option<FileWatch>,
+    pub(crate) config: Config,
+    /// Sockets that were inherited.
+    pub(crate) sockets: Vec<Listen>,
+    /// Other directories than at start cannot be opened.
+    pub(crate) sandboxed: bool,
+    pub(crate) reloader: Reloader,
+    pub(crate) notifier: Arc<Notifier>,
+    /// SIGHUP.
+    pub(crate) hangup: Signal,
+    pub(crate) watch: Option<FileWatch>,
+}
+
+/// From this call on SIGHUP ends the process no more.
+pub(crate) fn catch_hangup() -> io::Result<Signal> {
+    signal(SignalKind::hangup())
+}
+
+/// The watch on the configuration file, where there is one.
+pub(crate) fn watch(config: &Config) -> Option<FileWatch> {
+    let path = config.path.as_deref()?;
+    match FileWatch::new(path) {
+        Ok(watch) => Some(watch),
+        Err(error) => {
+            let path = path.display();
+            eprintln!("pagewire: changes of {path} are seen at SIGHUP only: {error}");
+            None
+        }
+    }
 }
 
 impl Reload {
-    /// From now on SIGHUP ends the process no more.
-    pub(crate) fn new(
-        line: &[OsString],
-        config: Config,
-        reloader: Reloader,
-        notifier: Arc<Notifier>,
-    ) -> io::Result<Self> {
-        let hangup = signal(SignalKind::hangup())?;
-        let path = config.path.as_deref();
-        let watch = path.and_then(|path| match FileWatch::new(path) {
-            Ok(watch) => Some(watch),
-            Err(error) => {
-                let path = path.display();
-                eprintln!("pagewire: changes of {path} are seen at SIGHUP only: {error}");
-                None
-            }
-        });
-        Ok(Self { line: line.into(), config, reloader, notifier, hangup, watch })
-    }
-
-    /// Reloads as often as there is reason to. Never ends.
-    pub(crate) async fn forever(mut self) {
+    /// Reloads as often as there is reason to, for ever.
+    pub(crate) async fn whenever_asked(mut self) {
         loop {
             let changed = async {
                 match &mut self.watch {
@@ -76,12 +79,12 @@ impl Reload {
     async fn reload(&mut self) -> anyhow::Result<String> {
         let line = self.line.clone();
         let config = spawn_blocking(move || Config::load(&line)).await??;
-        let listen = config.flags.listeners();
+        let listen = config.listen(&self.sockets);
         let done = self.reloader.reload(listen, config.mounts.clone()).await;
         let Some(done) = done else {
             return Ok("the server is ending".to_owned());
         };
-        let done = done.map_err(|error| with_way_out(error))?;
+        let done = done.map_err(|error| with_way_out_of(self.sandboxed, error))?;
         let said = changes(&self.config, &config, &done);
         self.config = config;
         Ok(said)

@@ -3,10 +3,13 @@
 use std::env;
 use std::ffi::OsStr;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
+use listenfd::ListenFd;
+use pagewire_http::Listen;
 use rustix::time::{ClockId, clock_gettime};
 
 /// Tells the service manager what the server is at; nobody, if it did not ask.
@@ -55,6 +58,22 @@ impl Notifier {
             eprintln!("pagewire: the service manager was not told {text:?}: {error}");
         }
     }
+}
+
+/// The sockets that the service manager listens on (sd_listen_fds(3)), each as what there is to
+/// listen on. To be called once.
+pub(crate) fn inherited() -> io::Result<Vec<Listen>> {
+    let mut given = ListenFd::from_env();
+    let mut sockets = Vec::with_capacity(given.len());
+    for at in 0..given.len() {
+        // A socket of the wrong kind stays where it is.
+        let socket = match given.take_tcp_listener(at) {
+            Ok(socket) => socket.map(OwnedFd::from),
+            Err(_) => given.take_unix_listener(at)?.map(OwnedFd::from),
+        };
+        sockets.extend(socket.map(Listen::on_socket).transpose()?);
+    }
+    Ok(sockets)
 }
 
 fn connect(place: &OsStr) -> io::Result<UnixDatagram> {

@@ -151,6 +151,18 @@ pub(crate) fn ask(server: &Server, target: &str) -> Peer {
     peer
 }
 
+/// The answer to one request, such as `GET /`, with these further fields, on a connection of its
+/// own.
+pub(crate) fn request(server: &Server, request: &str, fields: &[impl AsRef<str>]) -> Answer {
+    let mut peer = Peer::connect(server.address());
+    let fields: String = fields.iter().map(|field| format!("{}\r\n", field.as_ref())).collect();
+    peer.send(format!("{request} HTTP/1.1\r\nHost: test\r\n{fields}\r\n").as_bytes());
+    let head = peer.head();
+    let has_body = !request.starts_with("HEAD ") && !matches!(head.status, 204 | 304);
+    let body = if has_body { peer.body(head.content_length()) } else { Vec::new() };
+    Answer { head, body }
+}
+
 /// Panics unless the body is exactly `content`.
 #[track_caller]
 pub(crate) fn assert_gets(mut peer: Peer, content: &[u8], context: &str) {

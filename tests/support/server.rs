@@ -113,6 +113,14 @@ impl Server {
         self.out.all()
     }
 
+    /// What it said on stdout when it has ended, after Ctrl-C.
+    #[track_caller]
+    pub(crate) fn banner_at_end(mut self) -> Vec<String> {
+        self.interrupt();
+        self.totals();
+        self.out.all()
+    }
+
     /// All lines of stderr, also those still to come.
     pub(crate) fn raw_log(&self) -> Lines {
         self.log.clone()

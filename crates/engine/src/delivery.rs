@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -83,6 +83,8 @@ struct Account {
     ledger: OnceLock<Ledger>,
     due: u64,
     started: Instant,
+    /// How long after the start the first byte left, where it did not leave with the last one.
+    first_byte: OnceLock<Duration>,
     /// What the wire sent.
     tally: Mutex<Tally>,
     /// Bytes that were handed to a writer of which it was not known where it ends.
@@ -93,6 +95,9 @@ struct Account {
     failure: OnceLock<String>,
     settle: Mutex<Option<Settle>>,
 }
+
+/// Why a delivery ended early where nothing failed.
+const CLOSED_HERE: &str = "connection closed by this server";
 
 type Settle = Box<dyn FnOnce(Outcome) + Send>;
 
@@ -110,8 +115,25 @@ pub struct Outcome {
     pub on_wire: bool,
     /// What the socket accepted, by route, and the time from the opening to the end.
     pub report: Report,
+    /// From the opening to the first byte of those due; `None` when none was sent.
+    pub first_byte: Option<Duration>,
     /// Why it ended early; `None` when all that was due was sent.
     pub cut_short: Option<String>,
+}
+
+impl Outcome {
+    /// What became of `due` bytes that [`Wire::send_counting`](crate::Wire::send_counting) was to
+    /// send since `started`: `tally` says what it sent of them, and `failure` why no more.
+    #[must_use]
+    pub fn on_wire(due: u64, started: Instant, tally: Tally, failure: Option<String>) -> Self {
+        let cut_short =
+            (tally.total().bytes < due).then(|| failure.unwrap_or_else(|| CLOSED_HERE.to_owned()));
+        let elapsed = started.elapsed();
+        // Small, and sent in one step as a rule: its first byte left with the last.
+        let first_byte = (tally.total().bytes > 0).then_some(elapsed);
+        let report = Report { tally, elapsed };
+        Self { due, on_wire: true, report, first_byte, cut_short }
+    }
 }
 
 impl Ledger {
@@ -179,6 +201,9 @@ impl Ledger {
                 moved.count.user_copied_bytes = moved.count.bytes;
             }
             front.account.tally().count(moved.way, &moved.count);
+            if moved.count.bytes < front.account.due {
+                front.account.begun();
+            }
             let bytes = usize::try_from(moved.count.bytes).unwrap_or(usize::MAX).min(front.bytes);
             front.address += bytes;
             front.bytes -= bytes;
@@ -267,6 +292,7 @@ impl Delivery {
             ledger: OnceLock::new(),
             due,
             started,
+            first_byte: OnceLock::new(),
             tally: Mutex::default(),
             handed_on: AtomicU64::new(0),
             handed_on_copied: AtomicU64::new(0),
@@ -294,6 +320,7 @@ impl Delivery {
         if bytes.is_empty() {
             return bytes;
         }
+        self.account.begun();
         self.account.handed_on.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         if copied {
             self.account.handed_on_copied.fetch_add(bytes.len() as u64, Ordering::Relaxed);
@@ -323,6 +350,12 @@ impl Delivery {
         if let Some(ledger) = self.account.ledger.get() {
             ledger.lock().read_aside += bytes;
         }
+    }
+
+    /// A look at how far it has come, for whoever shows that while it is under way.
+    #[must_use]
+    pub fn watch(&self) -> DeliveryWatch {
+        DeliveryWatch(Arc::downgrade(&self.account))
     }
 
     /// Says that the writer above is about to ask the wire to write `memory`, or the front of it,
@@ -380,6 +413,20 @@ impl Delivery {
     }
 }
 
+/// Sees how far a delivery has come, and does not keep it from settling.
+#[derive(Clone, Debug)]
+pub struct DeliveryWatch(Weak<Account>);
+
+impl DeliveryWatch {
+    /// What was sent by now; `None` once the delivery has settled. It may settle in this call, so
+    /// no lock may be held that `settle` takes.
+    #[must_use]
+    pub fn tally(&self) -> Option<Tally> {
+        let account = self.0.upgrade()?;
+        Some(if account.ledger.get().is_some() { *account.tally() } else { account.handed_on() })
+    }
+}
+
 /// A run of bytes on its way through a writer of which it is not known where it ends.
 pub(crate) struct Run {
     bytes: Bytes,
@@ -422,7 +469,18 @@ impl fmt::Debug for Delivery {
     }
 }
 
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Account").field("due", &self.due).finish_non_exhaustive()
+    }
+}
+
 impl Account {
+    /// Its first bytes leave.
+    fn begun(&self) {
+        self.first_byte.get_or_init(|| self.started.elapsed());
+    }
+
     fn tally(&self) -> MutexGuard<'_, Tally> {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -449,15 +507,18 @@ impl Drop for Account {
             failure.unwrap_or_else(|| match ledger {
                 // Nothing is wrong with the wire: of its deliveries this one was not wanted.
                 Some(ledger) if !ledger.lock().closed => "cancelled by the peer".to_owned(),
-                Some(_) => "connection closed by this server".to_owned(),
+                Some(_) => CLOSED_HERE.to_owned(),
                 None => "dropped before its end".to_owned(),
             })
         });
-        let report = Report { tally, elapsed: self.started.elapsed() };
+        let elapsed = self.started.elapsed();
+        let any = tally.total().bytes > 0;
+        let first_byte = any.then(|| self.first_byte.get().copied().unwrap_or(elapsed));
+        let report = Report { tally, elapsed };
         let settle = self.settle.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(settle) = settle {
             let on_wire = self.ledger.get().is_some();
-            settle(Outcome { due: self.due, on_wire, report, cut_short });
+            settle(Outcome { due: self.due, on_wire, report, first_byte, cut_short });
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The errors of this crate. A refusal that leads to another route is not one of them.
 
 use std::io;
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -36,6 +37,14 @@ pub enum SendError {
     /// The kernel refused every route for this file and socket.
     #[error("the kernel refused every route from this file to this socket")]
     NoRoute,
+    /// The peer took less than this server has patience for.
+    #[error("too slow: the peer took {bytes} bytes in {} s", within.as_secs())]
+    TooSlow {
+        /// Bytes that it acknowledged.
+        bytes: u64,
+        /// In that time.
+        within: Duration,
+    },
     /// The socket, or the disk under the file, failed.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -82,6 +91,7 @@ impl From<SendError> for io::Error {
             SendError::Io(error) => error,
             SendError::FileShrank { .. } => Self::new(io::ErrorKind::UnexpectedEof, error),
             SendError::NoRoute => Self::new(io::ErrorKind::Unsupported, error),
+            SendError::TooSlow { .. } => Self::new(io::ErrorKind::TimedOut, error),
             SendError::Abandoned => Self::new(io::ErrorKind::BrokenPipe, error),
         }
     }

@@ -11,6 +11,7 @@ mod delivery;
 mod error;
 mod gate;
 mod meter;
+mod patience;
 mod plan;
 mod registry;
 mod residency;
@@ -19,6 +20,7 @@ mod routes;
 mod sink;
 mod source;
 mod sys;
+mod throttle;
 mod transfer;
 mod warmth;
 #[cfg(feature = "tokio")]
@@ -34,13 +36,15 @@ pub mod proof;
 #[cfg(feature = "tls")]
 pub mod tls;
 
-pub use delivery::{Delivery, Ledger, Outcome};
+pub use delivery::{Delivery, DeliveryWatch, Ledger, Outcome};
 pub use error::{RangeError, SendError, TransferError};
 pub use meter::{Cold, Count, Meter, Report, Tally};
+pub use patience::{PACE_WINDOW, Patience, Tolerance};
 pub use plan::{SMALL_RANGE_BYTES_MAX, STEP_BYTES_MAX};
 pub use residency::Storage;
 pub use route::{Route, RouteChoice, UnknownRoute};
 pub use source::{FileRange, Identity, Modified, Part, Payload, SourceFile};
+pub use throttle::Throttle;
 pub use warmth::Warmth;
 #[cfg(feature = "tokio")]
 pub use wire::{Socket, Wire};

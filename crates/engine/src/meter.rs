@@ -77,6 +77,13 @@ impl Tally {
         total
     }
 
+    /// The same without what moved from memory that is no file's.
+    #[must_use]
+    pub fn of_files(mut self) -> Self {
+        self.plain = Count::default();
+        self
+    }
+
     /// How often a route was refused and another taken for good.
     #[must_use]
     pub fn step_downs(&self) -> u64 {

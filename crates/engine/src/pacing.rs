@@ -2,10 +2,13 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::os::fd::AsFd;
 
 use rustix::net::sockopt::{set_tcp_congestion, tcp_congestion};
 use socket2::SockRef;
+
+use crate::sys::sockopt;
 
 /// Keeps connections that `listener` accepts on a loopback address from being paced.
 ///
@@ -42,6 +45,17 @@ const UNSENT_BYTES_MAX: u32 = 256 * 1024;
 /// Those of setsockopt(2). The listener works on without.
 pub fn bound_unsent(listener: impl AsFd) -> io::Result<()> {
     SockRef::from(&listener).set_tcp_notsent_lowat(UNSENT_BYTES_MAX)
+}
+
+/// Bounds how fast the kernel sends what a connection is given, in bytes per second
+/// (SO_MAX_PACING_RATE, Linux 3.13; by TCP itself, whatever the device's queue, since 4.13). Pages
+/// still leave by reference. A listener hands it on to the connections that it accepts.
+///
+/// # Errors
+///
+/// Those of setsockopt(2).
+pub fn limit_rate(socket: impl AsFd, bytes_per_second: NonZeroU64) -> io::Result<()> {
+    sockopt::set_max_pacing_rate(socket, bytes_per_second.get())
 }
 
 #[cfg(test)]

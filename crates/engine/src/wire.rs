@@ -7,23 +7,27 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_error;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Sleep, sleep, sleep_until};
 
 use crate::delivery::Ledger;
 use crate::error::SendError;
 use crate::gate::Gate;
 use crate::meter::{Meter, Report, Tally};
+use crate::patience::{Patience, Taken};
 use crate::plan::STEP_BYTES_MAX;
 use crate::registry::{Recognised, recognise};
 use crate::route::RouteChoice;
 use crate::sink::Sink;
 use crate::source::Payload;
+use crate::sys::sockopt;
+use crate::throttle::Throttle;
 use crate::transfer::{PartRef, Parts, Progress, SLICES_MAX, parts_of, step};
 
 /// Bytes that one socket may move before other tasks of its thread get their turn.
@@ -32,6 +36,9 @@ use crate::transfer::{PartRef, Parts, Progress, SLICES_MAX, parts_of, step};
 /// about 0.1 ms on loopback; fewer cost CPU, more gain none
 /// (`bench/runs/2026-11-22-2core-linux6.18/steps`).
 const TURN_BYTES_MAX: u64 = 2 * STEP_BYTES_MAX as u64;
+
+/// So long after a look at a peer that is waited for the next one is due at the latest.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// A socket of tokio that a [`Wire`] can be made of: [`TcpStream`] and [`UnixStream`].
 pub trait Socket: AsyncRead + AsyncWrite + AsFd + Unpin + sealed::Readiness {}
@@ -116,6 +123,11 @@ pub struct Wire<S> {
     /// Only while the gate is closed.
     watch: Option<Watch>,
     meter: Option<Arc<Meter>>,
+    throttled: Option<Throttled>,
+    patience: Option<Arc<Patience>>,
+    /// How the peer took what it was sent, while it is waited for.
+    taken: Option<Taken>,
+    look: Option<Pin<Box<Sleep>>>,
     entry: Entry,
     /// Bytes to be read again before those of the socket.
     unread: Bytes,
@@ -168,6 +180,10 @@ impl<S: Socket> Wire<S> {
             gate: Gate::default(),
             watch: None,
             meter: None,
+            throttled: None,
+            patience: None,
+            taken: None,
+            look: None,
             entry: Entry::default(),
             unread: Bytes::new(),
             turn_bytes: 0,
@@ -182,6 +198,21 @@ impl<S: Socket> Wire<S> {
         self
     }
 
+    /// Has this wire take turns with all others of `throttle`.
+    #[must_use]
+    pub fn throttled_by(mut self, throttle: Arc<Throttle>) -> Self {
+        self.throttled = Some(Throttled { throttle, credit: 0, turn: None });
+        self
+    }
+
+    /// Has this wire fail with [`SendError::TooSlow`] when its peer takes less than `patience`
+    /// asks for. TCP only: what a peer took is what it acknowledged (TCP_INFO, Linux 4.1).
+    #[must_use]
+    pub fn with_patience(mut self, patience: Arc<Patience>) -> Self {
+        self.patience = Some(patience);
+        self
+    }
+
     /// The account of what is written through this wire, for whoever hands bytes to a writer
     /// above it.
     #[must_use]
@@ -193,7 +224,10 @@ impl<S: Socket> Wire<S> {
     /// come.
     #[must_use]
     pub fn with_unread(mut self, bytes: Bytes) -> Self {
-        self.unread = bytes;
+        self.unread = match self.unread.is_empty() {
+            true => bytes,
+            false => [bytes, self.unread].concat().into(),
+        };
         self
     }
 
@@ -219,20 +253,35 @@ impl<S: Socket> Wire<S> {
     ///
     /// Those of the socket; [`SendError::FileShrank`] when a file holds less than when it was
     /// opened; [`SendError::NoRoute`] when the kernel refused every route.
-    pub async fn send(&mut self, mut payload: Payload) -> Result<Report, SendError> {
+    pub async fn send(&mut self, payload: Payload) -> Result<Report, SendError> {
         let started = Instant::now();
         let mut tally = Tally::default();
+        self.send_counting(payload, &mut tally).await?;
+        Ok(Report { tally, elapsed: started.elapsed() })
+    }
+
+    /// The same, adding to `tally` step by step: what had moved is known when it fails or is
+    /// dropped, too.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Wire::send`].
+    pub async fn send_counting(
+        &mut self,
+        mut payload: Payload,
+        tally: &mut Tally,
+    ) -> Result<(), SendError> {
         self.refuse_if_abandoned()?;
         self.sending = true;
         while !payload.is_empty() {
             let parts = parts_of(&payload);
             let progress = std::future::poll_fn(|cx| self.poll_step(cx, &parts)).await?;
             drop(parts);
-            progress.count_into(&mut tally);
+            progress.count_into(tally);
             payload.advance(progress.bytes());
         }
         self.sending = false;
-        Ok(Report { tally, elapsed: started.elapsed() })
+        Ok(())
     }
 
     fn refuse_if_abandoned(&self) -> Result<(), SendError> {
@@ -280,6 +329,7 @@ impl<S: Socket> Wire<S> {
             Some(Poll::Ready(room)) => room?,
             Some(Poll::Pending) => {
                 self.turn_bytes = 0;
+                self.taken = None;
                 return self.poll_broken(cx).map(|errno| Err(errno.into()));
             }
         };
@@ -287,8 +337,13 @@ impl<S: Socket> Wire<S> {
         loop {
             if self.socket.poll_write_ready(cx)?.is_pending() {
                 self.turn_bytes = 0;
+                self.poll_patience(cx)?;
                 return Poll::Pending;
             }
+            let room = match &mut self.throttled {
+                None => room,
+                Some(throttled) => room.min(ready!(throttled.poll_credit(cx))),
+            };
             let mut progress = Progress { cold: self.gate.take_cold(), ..Progress::default() };
             let mut error = None;
             // Saying "would block" here makes tokio forget that the socket is writable, so that
@@ -301,6 +356,9 @@ impl<S: Socket> Wire<S> {
             self.entry.ledger.tick(parts, &mut progress);
             if let Some(meter) = &self.meter {
                 progress.count_into_shared(meter);
+            }
+            if let Some(throttled) = &mut self.throttled {
+                throttled.credit = throttled.credit.saturating_sub(progress.bytes());
             }
             if progress.bytes() > 0 {
                 return Poll::Ready(Ok(progress));
@@ -347,6 +405,23 @@ impl<S: Socket> Wire<S> {
         self.socket.try_write(|| write(self.socket.as_fd()))
     }
 
+    /// Looks at how the peer takes what it was sent, and has this wire polled for the next look.
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Result<(), SendError> {
+        let Some(patience) = &self.patience else { return Ok(()) };
+        let now = Instant::now();
+        if Taken::is_due(self.taken.as_ref(), now)
+            // Refused by other sockets than TCP's: their peers are on this host.
+            && let Ok(acknowledged) = sockopt::bytes_acknowledged(&self.socket)
+        {
+            self.taken = Some(Taken::look(self.taken.take(), now, acknowledged, patience)?);
+        }
+        let next = || Box::pin(sleep(LOOK_AGAIN));
+        while self.look.get_or_insert_with(next).as_mut().poll(cx).is_ready() {
+            self.look = None;
+        }
+        Ok(())
+    }
+
     /// Ready with its error when the peer reset the connection. Whoever waits for a disk asks
     /// nothing of the socket meanwhile, and would learn of it only when the window is there.
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Errno> {
@@ -385,6 +460,32 @@ impl<S: Socket> Wire<S> {
                 Err(error)
             }
         })
+    }
+}
+
+/// A wire's place among those that share a throttle.
+#[derive(Debug)]
+struct Throttled {
+    throttle: Arc<Throttle>,
+    /// Bytes that may go at once.
+    credit: u64,
+    /// Until the next quantum may.
+    turn: Option<Pin<Box<Sleep>>>,
+}
+
+impl Throttled {
+    /// Ready with how many bytes may go at once; at least one.
+    fn poll_credit(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+        if self.credit == 0 {
+            let turn = self.turn.get_or_insert_with(|| {
+                let at = self.throttle.reserve(Instant::now());
+                Box::pin(sleep_until(at.into()))
+            });
+            ready!(turn.as_mut().poll(cx));
+            self.turn = None;
+            self.credit = self.throttle.quantum();
+        }
+        Poll::Ready(usize::try_from(self.credit).unwrap_or(usize::MAX))
     }
 }
 

@@ -41,8 +41,11 @@ pub(crate) fn verdict(headers: &HeaderMap, now: Validators<'_>) -> Verdict {
 
 /// Whether a Range header is to be obeyed, as far as If-Range (section 13.1.5) is concerned.
 pub(crate) fn range_applies(headers: &HeaderMap, now: Validators<'_>) -> bool {
-    let Some(value) = headers.get(IF_RANGE) else {
+    if !headers.contains_key(IF_RANGE) {
         return true;
+    }
+    let Some(value) = only(headers, &IF_RANGE) else {
+        return false;
     };
     // A date has to be the very one, not a later one; a weak tag never matches.
     value == now.etag || parse_date(value).is_some_and(|date| Some(date) == now.modified)
@@ -77,11 +80,17 @@ fn split_tags(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     .map(<[u8]>::trim_ascii)
 }
 
+/// Seconds since 1970. Anything but one valid date is ignored, as the section says of each field.
 fn date(headers: &HeaderMap, name: HeaderName) -> Option<i64> {
-    headers.get(name).and_then(parse_date)
+    parse_date(only(headers, &name)?)
 }
 
-/// Seconds since 1970. Anything but one valid date is ignored, as the section says of each field.
+/// The value of a field that is there once.
+pub(crate) fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    let mut lines = headers.get_all(name).iter();
+    lines.next().filter(|_| lines.next().is_none())
+}
+
 fn parse_date(value: &HeaderValue) -> Option<i64> {
     let time: SystemTime = httpdate::parse_http_date(value.to_str().ok()?).ok()?;
     let since: Duration = time.duration_since(UNIX_EPOCH).ok()?;
@@ -189,6 +198,9 @@ mod tests {
     fn several_lines_are_one_list() {
         check(&[("if-match", "\"x\""), ("if-match", "\"a,b\"")], Verdict::Send);
         check(&[("if-none-match", "\"x\""), ("if-none-match", "W/\"a,b\"")], Verdict::NotModified);
+        // Dates are no lists: two of them say nothing.
+        check(&[("if-modified-since", NOW), ("if-modified-since", NOW)], Verdict::Send);
+        check(&[("if-unmodified-since", EARLIER), ("if-unmodified-since", NOW)], Verdict::Send);
     }
 
     #[test]

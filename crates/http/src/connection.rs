@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,20 +14,23 @@ use http::Response;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use pagewire_engine::{Ledger, Socket, Wire};
+use pagewire_engine::{Ledger, SendError, Socket, Wire};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::body::FileBody;
+use crate::fast_lane::{Left, fast_lane};
 use crate::http2;
 use crate::listen::PeerAddress;
+use crate::refusals::Refusal;
 use crate::serve::{Phase, Shared, reached};
+use crate::slots::Slot;
 
 /// How long a connection is quiet before it is parked. Taking hyper down and up again costs some
 /// microseconds: not worth it between the requests of one page.
-const PARKED_AFTER: Duration = Duration::from_secs(1);
+pub(crate) const PARKED_AFTER: Duration = Duration::from_secs(1);
 
 /// How long a connection may be parked between two requests. nginx waits as long.
 pub(crate) const IDLE_MAX: Duration = Duration::from_secs(75);
@@ -35,10 +38,20 @@ pub(crate) const IDLE_MAX: Duration = Duration::from_secs(75);
 /// How long the head of a request may take, from its first byte or the connection's begin.
 const HEAD_MAX: Duration = Duration::from_secs(30);
 
+/// The most bytes of a head: beyond, hyper answers 431. nginx reads as many. Its lines are 100 at
+/// most, hyper's own limit.
+const HEAD_BYTES_MAX: usize = 32 * 1024;
+
+/// What of a request's body is taken at most when the connection is to end, and for how long, so
+/// that the response arrives: with something unread it would end in a reset.
+const UNREAD_BYTES_MAX: usize = 1024 * 1024;
+const UNREAD_MAX: Duration = Duration::from_secs(2);
+
 /// Serves one connection to its end.
 pub(crate) async fn connection<S: Stream>(
     socket: S,
     peer: PeerAddress,
+    _slot: Slot,
     shared: Arc<Shared>,
     mut phase: watch::Receiver<Phase>,
 ) {
@@ -52,6 +65,7 @@ pub(crate) async fn connection<S: Stream>(
             _ => return,
         },
         () = reached(&mut phase, Phase::Stopping) => return,
+        () = shared.slots.wanted() => return,
     };
     if http2 {
         return Box::pin(http2::talk(parked, peer, &shared, &mut phase)).await;
@@ -66,6 +80,7 @@ pub(crate) async fn connection<S: Stream>(
                     }
                 }
                 () = reached(&mut phase, Phase::Stopping) => return,
+                () = shared.slots.wanted() => return,
             }
         }
         // Boxed: this task is to be small while it is parked.
@@ -91,6 +106,17 @@ pub(crate) trait Stream: AsyncRead + Sized + Send + Sync + Unpin + 'static {
     /// Its wire, which reads `unread` first, and the account of that.
     fn wire(self, unread: Bytes, shared: &Shared) -> (Self::Wire, Ledger);
 
+    /// Answers what can be answered without hyper.
+    fn fast_lane(
+        wire: &mut Self::Wire,
+        peer: PeerAddress,
+        shared: &Shared,
+        phase: &mut watch::Receiver<Phase>,
+    ) -> impl Future<Output = Left> + Send;
+
+    /// Has `bytes` read once more, before what is to come.
+    fn with_unread(wire: Self::Wire, bytes: Bytes) -> Self::Wire;
+
     /// The stream without its wire. What was not yet sent will not be.
     fn unwired(wire: Self::Wire) -> Self;
 }
@@ -108,6 +134,19 @@ impl Stream for TcpStream {
 
     fn wire(self, unread: Bytes, shared: &Shared) -> (Self::Wire, Ledger) {
         wire_of(self, unread, shared)
+    }
+
+    async fn fast_lane(
+        wire: &mut Self::Wire,
+        peer: PeerAddress,
+        shared: &Shared,
+        phase: &mut watch::Receiver<Phase>,
+    ) -> Left {
+        fast_lane(wire, peer, shared, phase).await
+    }
+
+    fn with_unread(wire: Self::Wire, bytes: Bytes) -> Self::Wire {
+        wire.with_unread(bytes)
     }
 
     fn unwired(wire: Self::Wire) -> Self {
@@ -130,6 +169,19 @@ impl Stream for UnixStream {
         wire_of(self, unread, shared)
     }
 
+    async fn fast_lane(
+        wire: &mut Self::Wire,
+        peer: PeerAddress,
+        shared: &Shared,
+        phase: &mut watch::Receiver<Phase>,
+    ) -> Left {
+        fast_lane(wire, peer, shared, phase).await
+    }
+
+    fn with_unread(wire: Self::Wire, bytes: Bytes) -> Self::Wire {
+        wire.with_unread(bytes)
+    }
+
     fn unwired(wire: Self::Wire) -> Self {
         wire.into_socket()
     }
@@ -137,7 +189,11 @@ impl Stream for UnixStream {
 
 fn wire_of<S: Socket>(socket: S, unread: Bytes, shared: &Shared) -> (Wire<S>, Ledger) {
     let wire = Wire::with_routes(socket, shared.routes).counted_by(Arc::clone(&shared.meter));
-    let wire = wire.with_unread(unread);
+    let wire = wire.with_unread(unread).with_patience(Arc::clone(&shared.slots.patience));
+    let wire = match &shared.throttle {
+        Some(throttle) => wire.throttled_by(Arc::clone(throttle)),
+        None => wire,
+    };
     let ledger = wire.ledger();
     (wire, ledger)
 }
@@ -189,18 +245,32 @@ async fn talk<S: Stream>(
     shared: &Arc<Shared>,
     phase: &mut watch::Receiver<Phase>,
 ) -> Option<Parked<S>> {
+    let (mut wire, ledger) = socket.wire(unread, shared);
+    let unread = match S::fast_lane(&mut wire, peer, shared, phase).await {
+        Left::ForHyper(bytes) => bytes,
+        Left::Quiet => return Some(Parked { socket: S::unwired(wire), unread: Bytes::new() }),
+        Left::Ended => {
+            close(wire, peer, false).await;
+            return None;
+        }
+        Left::Broken => return None,
+    };
     // A head that has begun is waited for by hyper, which knows since when.
     let mut may_park = unread.is_empty();
-    let (wire, ledger) = socket.wire(unread, shared);
+    let wire = S::with_unread(wire, unread);
     let under_way = Arc::new(AtomicU64::new(0));
     let begun = AtomicU64::new(0);
+    let unread_body = AtomicBool::new(false);
     let answer = service_fn(|request| {
         begun.fetch_add(1, Ordering::Relaxed);
+        let has_body = !hyper::body::Body::is_end_stream(hyper::Request::body(&request));
+        unread_body.fetch_or(has_body, Ordering::Relaxed);
         Shared::answer(shared, request, peer, &ledger, UnderWay::begin(&under_way))
     });
     let mut http = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
         // A client may say that it sends nothing more and still wait for its download.
         .half_close(true)
         .serve_connection(TokioIo::new(wire), answer);
@@ -233,7 +303,7 @@ async fn talk<S: Stream>(
         }
     };
     let parts = http.into_parts();
-    let mut wire = parts.io.into_inner();
+    let wire = parts.io.into_inner();
     match ended {
         Ok(()) if parking && !stopping => {
             // A copy, because the view of no bytes keeps hyper's whole buffer.
@@ -241,17 +311,61 @@ async fn talk<S: Stream>(
             Some(Parked { socket: S::unwired(wire), unread })
         }
         Ok(()) => {
-            let mut wire = Pin::new(&mut wire);
-            if let Err(error) = std::future::poll_fn(|cx| wire.as_mut().poll_shutdown(cx)).await {
-                tracing::debug!(%peer, %error, "the connection was gone before it was closed");
-            }
+            close(wire, peer, unread_body.load(Ordering::Relaxed)).await;
             None
         }
         Err(error) => {
             tracing::debug!(%peer, %error, "the connection ended early");
+            if let Some(reason) = given_up(&error) {
+                shared.refusals.count(reason);
+            }
             None
         }
     }
+}
+
+/// `has_unread` says that the peer may be sending something that nobody has read.
+async fn close(mut wire: impl AsyncRead + AsyncWrite + Unpin, peer: PeerAddress, has_unread: bool) {
+    let mut wire = Pin::new(&mut wire);
+    if let Err(error) = std::future::poll_fn(|cx| wire.as_mut().poll_shutdown(cx)).await {
+        tracing::debug!(%peer, %error, "the connection was gone before it was closed");
+    } else if has_unread {
+        drop(timeout(UNREAD_MAX, take_unread(wire)).await);
+    }
+}
+
+/// Reads what the peer still sends, to its end or the limit.
+async fn take_unread<R: AsyncRead>(mut from: Pin<&mut R>) {
+    let mut place = vec![0; 16 * 1024];
+    let mut taken = 0;
+    while taken < UNREAD_BYTES_MAX {
+        let mut buffer = ReadBuf::new(&mut place);
+        let read = std::future::poll_fn(|cx| from.as_mut().poll_read(cx, &mut buffer)).await;
+        match (read, buffer.filled().len()) {
+            (Ok(()), bytes @ 1..) => taken += bytes,
+            (Ok(()) | Err(_), _) => return,
+        }
+    }
+}
+
+/// Why this server gave up on a peer, if it did.
+pub(crate) fn given_up(error: &hyper::Error) -> Option<Refusal> {
+    if error.is_timeout() {
+        return Some(Refusal::HeadTime);
+    }
+    if error.is_parse_too_large() {
+        return Some(Refusal::HeadSize);
+    }
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let send = io.and_then(|error| error.downcast_ref());
+        if let Some(SendError::TooSlow { .. }) = send {
+            return Some(Refusal::TooSlow);
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// A response that is not yet settled, counted for its connection.
@@ -307,7 +421,8 @@ mod tests {
         let directory = directory.path().to_owned();
         let routes = RouteChoice::Auto;
         let sites = vec![Mount::everywhere(SiteConfig::new(directory))];
-        let config = Config { listen: Vec::new(), routes, sites };
+        let limits = crate::limits::Limits::default();
+        let config = Config { listen: Vec::new(), routes, sites, limits, names_agents: false };
         let server = Server::bind(config, Arc::new(|_| ())).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();

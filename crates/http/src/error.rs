@@ -7,6 +7,7 @@ use http::StatusCode;
 use rustix::io::Errno;
 
 use crate::listen::ListenAddress;
+use crate::refusals::Refusal;
 
 /// Why a request is not answered with a file.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +61,18 @@ pub enum RequestError {
         /// What reading it said.
         source: io::Error,
     },
+    /// No password that this site knows, or one that is not looked at now.
+    #[error("{}", why_unauthorized(*reason))]
+    Unauthorized {
+        /// Why.
+        reason: Refusal,
+    },
+    /// The target is longer than this server reads.
+    #[error("the target is longer than {max} bytes")]
+    TargetTooLong {
+        /// The most bytes.
+        max: usize,
+    },
     /// Too many directories are being read.
     #[error("this server is busy with other directories; try again")]
     Busy,
@@ -81,6 +94,8 @@ impl RequestError {
             | Self::Permission
             | Self::NotRegular => true,
             Self::Method
+            | Self::Unauthorized { .. }
+            | Self::TargetTooLong { .. }
             | Self::Host
             | Self::Misdirected
             | Self::TooManyEntries { .. }
@@ -88,6 +103,14 @@ impl RequestError {
             | Self::Exhausted
             | Self::Busy
             | Self::Io(_) => false,
+        }
+    }
+
+    /// As what it is counted, if it protects others.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Unauthorized { reason } => Some(*reason),
+            _ => None,
         }
     }
 
@@ -101,9 +124,25 @@ impl RequestError {
             | Self::NotRegular
             | Self::TooManyEntries { .. }
             | Self::Unpackable { .. } => StatusCode::FORBIDDEN,
+            Self::TargetTooLong { .. } => StatusCode::URI_TOO_LONG,
+            Self::Unauthorized { reason: Refusal::PasswordAttempts } => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
+            Self::Unauthorized { reason: Refusal::PasswordChecks } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::Unauthorized { .. } => StatusCode::UNAUTHORIZED,
             Self::Exhausted | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Io(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
+    }
+}
+
+fn why_unauthorized(reason: Refusal) -> &'static str {
+    match reason {
+        Refusal::PasswordAttempts => "too many wrong passwords; try again in a minute",
+        Refusal::PasswordChecks => "too many passwords are being checked; try again",
+        _ => "this site asks for a name and a password",
     }
 }
 
@@ -127,6 +166,59 @@ pub(crate) enum ArchiveError {
     Changed { path: PathBuf },
     #[error("'{}' is gone or unreadable since the archive was announced", path.display())]
     Unreadable { path: PathBuf, source: Box<RequestError> },
+}
+
+/// Why a file of passwords cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PasswordFileError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// It names nobody.
+    #[error("it names nobody: add a line that `pagewire password NAME` prints")]
+    Empty,
+    /// A line is wrong.
+    #[error("line {number}: {why}")]
+    Line {
+        /// From 1 on.
+        number: usize,
+        /// What is wrong with it.
+        why: PasswordLineError,
+    },
+}
+
+/// What is wrong with a line of a file of passwords.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PasswordLineError {
+    /// `name:hash` it must be.
+    #[error("no colon between a name and a hash")]
+    NoColon,
+    /// Nothing stands before the colon.
+    #[error("no name before the colon")]
+    NoName,
+    /// The same name stands on a line before.
+    #[error("the name '{name}' was given on a line before")]
+    NameTwice {
+        /// The name.
+        name: String,
+    },
+    /// It begins like a hash and is none.
+    #[error("this is not a whole {kind} hash")]
+    BadHash {
+        /// How it begins.
+        kind: &'static str,
+    },
+    /// Whoever reads the file has the password.
+    #[error(
+        "{kind} does not protect a password; use bcrypt or argon2, as `pagewire password` and \
+         `htpasswd -B` do"
+    )]
+    Weak {
+        /// What it is.
+        kind: &'static str,
+    },
 }
 
 /// Why a server could not start.

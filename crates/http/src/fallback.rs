@@ -26,14 +26,16 @@ pub(crate) enum Instead<'a> {
     NotFound(&'a TargetPath),
 }
 
-/// What the answer depends on, for Vary.
-pub(crate) const CHOSEN_BY: &str = "Accept, Sec-Fetch-Mode";
-
 impl Fallback {
     pub(crate) fn new(application: Option<TargetPath>, not_found: Option<TargetPath>) -> Self {
         let not_found =
             not_found.unwrap_or_else(|| TargetPath::default().child(NOT_FOUND.as_bytes()));
         Self { application, not_found }
+    }
+
+    /// What it depends on, for Vary.
+    pub(crate) fn chosen_by(&self) -> &'static str {
+        if self.application.is_some() { "Accept, Sec-Fetch-Mode" } else { "Accept" }
     }
 
     /// What is sent in place of `target`, to those who take pages.

@@ -4,8 +4,8 @@
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::header::{ACCEPT_RANGES, CONTENT_ENCODING, VARY};
@@ -52,6 +52,9 @@ pub(crate) struct OpenFile {
     pub(crate) plain: Arc<Representation>,
     /// The precompressed forms that lie beside it; `None` if nobody has looked.
     encoded: Option<Encoded>,
+    /// The head of the response that sends all of it to a client that takes no coding, as it is
+    /// written, but for the date and the empty line; `None` if it is not for every such client.
+    written_head: OnceLock<Option<Box<[u8]>>>,
     /// When its name was last seen to lead to it, in milliseconds after `Files::started`.
     checked: AtomicU64,
 }
@@ -99,6 +102,17 @@ impl OpenFile {
         found.map_or(&self.plain, |(_, representation)| representation)
     }
 
+    /// The head of the response that sends all of it as it is, if `write` can make one that goes
+    /// for every client.
+    pub(crate) fn written_head(&self, write: impl FnOnce() -> Option<Box<[u8]>>) -> Option<&[u8]> {
+        self.written_head.get_or_init(write).as_deref()
+    }
+
+    /// Whether it is known to have no precompressed forms.
+    pub(crate) fn is_only_plain(&self) -> bool {
+        self.encoded.as_ref().is_some_and(SmallVec::is_empty)
+    }
+
     /// Whether its precompressed forms were looked for.
     pub(crate) fn has_encoded_known(&self) -> bool {
         self.encoded.is_some()
@@ -133,8 +147,9 @@ impl Files {
         codings: Codings,
         rules: Rules,
         sharers: usize,
+        follow_symlinks: bool,
     ) -> io::Result<Self> {
-        let root = Root::open(directory)?;
+        let root = Root::open(directory)?.following_symlinks(follow_symlinks);
         let elsewhere = Arc::new(Semaphore::new(ELSEWHERE_MAX));
         let descriptors = (open_files_max() / sharers.max(1)).max(1);
         let open = Cache::with_weighter(descriptors, descriptors as u64, Descriptors);
@@ -195,7 +210,7 @@ impl Files {
             None
         };
         let checked = AtomicU64::new(self.milliseconds(now));
-        let found = OpenFile { plain, encoded, checked };
+        let found = OpenFile { plain, encoded, written_head: OnceLock::new(), checked };
         match known.filter(|known| known.is_same(&found)) {
             Some(known) => {
                 known.checked.store(self.milliseconds(now), Ordering::Relaxed);
@@ -331,7 +346,7 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             fs::write(directory.path().join("file"), "first").unwrap();
             let codings = Codings::default().with(Coding::Gzip).with(Coding::Brotli);
-            let files = Files::open(directory.path(), codings, Rules::default(), 1).unwrap();
+            let files = Files::open(directory.path(), codings, Rules::default(), 1, true).unwrap();
             Self { directory, files, start: Instant::now() }
         }
 

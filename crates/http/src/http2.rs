@@ -19,7 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use crate::connection::{IDLE_MAX, Parked, Stream, UnderWay};
+use crate::connection::{IDLE_MAX, Parked, Stream, UnderWay, given_up};
 use crate::framed::FramedBody;
 use crate::listen::PeerAddress;
 use crate::serve::{Phase, Shared, reached};
@@ -90,6 +90,9 @@ pub(crate) async fn talk<S: Stream>(
             ended = ended => {
                 if let Err(error) = ended {
                     tracing::debug!(%peer, %error, "the connection ended early");
+                    if let Some(reason) = given_up(&error) {
+                        shared.refusals.count(reason);
+                    }
                 }
                 return;
             }

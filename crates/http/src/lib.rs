@@ -46,6 +46,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod archive;
+mod auth;
 #[cfg(feature = "axum")]
 mod axum;
 mod body;
@@ -57,6 +58,7 @@ mod digest;
 mod encoding;
 mod error;
 mod fallback;
+mod fast_lane;
 mod files;
 mod framed;
 #[cfg(fuzzing)]
@@ -66,9 +68,11 @@ mod http2;
 mod limits;
 mod listen;
 mod listing;
+mod monitor;
 mod offer;
 mod partial;
 mod range;
+mod refusals;
 mod reload;
 mod resolve;
 mod respond;
@@ -81,21 +85,27 @@ mod serve_file;
 mod service;
 mod site;
 mod sites;
+mod slots;
+mod transfers;
 mod wires;
 
 #[cfg(feature = "axum")]
 pub use crate::axum::Peer;
+pub use auth::Passwords;
 pub use body::FileBody;
 pub use cors::{CorsOrigin, OriginError};
-pub use error::{PlaceError, RequestError, StartError};
-pub use limits::raise_descriptor_limit;
+pub use error::{PasswordFileError, PasswordLineError, PlaceError, RequestError, StartError};
+pub use limits::{Limits, raise_descriptor_limit};
 pub use listen::{Listen, ListenAddress, ListenAddressError, PeerAddress};
+pub use monitor::Monitor;
+pub use refusals::{Refusal, Refused};
 pub use reload::{Relistened, Reloader};
 pub use rules::{CacheRule, HeaderRule, RuleError};
 pub use send_file::SendFile;
-pub use serve::{Config, Exchange, Observer, Server, SiteConfig, Totals};
+pub use serve::{Agent, Config, Exchange, Observer, Server, SiteConfig, Totals};
 pub use serve_body::ServeBody;
 pub use serve_dir::{NoFallback, ServeDir};
 pub use serve_file::ServeFile;
 pub use sites::{HostPattern, Mount, PathPrefix, check_sites};
+pub use transfers::Transfer;
 pub use wires::{Wires, wrap};

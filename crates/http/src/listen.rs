@@ -1,16 +1,22 @@
 //! Where a server listens and who connects: TCP addresses and Unix sockets. Binds them and accepts
 //! from them; what is said on a connection is not here.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use pagewire_engine::pacing;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen};
+use rustix::net::{
+    AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, bind, listen,
+};
 use rustix::net::{socket_with, sockopt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
@@ -78,13 +84,58 @@ impl fmt::Display for ListenAddress {
 pub struct Listen {
     /// The place.
     pub address: ListenAddress,
+    /// A socket that listens there already.
+    socket: Option<Arc<OwnedFd>>,
 }
 
 impl Listen {
     /// Without TLS.
     #[must_use]
     pub fn plain(address: ListenAddress) -> Self {
-        Self { address }
+        Self { address, socket: None }
+    }
+
+    /// On the address of a socket that listens already, such as one that systemd made.
+    ///
+    /// # Errors
+    ///
+    /// Those of getsockname(2); of the kind `Unsupported` for what is neither TCP nor a Unix
+    /// socket with a path, or does not listen.
+    pub fn on_socket(socket: OwnedFd) -> io::Result<Self> {
+        let not = |what| io::Error::new(io::ErrorKind::Unsupported, what);
+        if sockopt::socket_type(&socket)? != SocketType::STREAM {
+            return Err(not("it is no stream socket"));
+        }
+        if !sockopt::socket_acceptconn(&socket)? {
+            return Err(not("it does not listen"));
+        }
+        let name = rustix::net::getsockname(&socket)?;
+        let address = match SocketAddrAny::address_family(&name) {
+            AddressFamily::UNIX => {
+                let name = SocketAddrUnix::try_from(name)?;
+                let path = name.path_bytes().filter(|path| !path.is_empty());
+                let path = path.ok_or_else(|| not("its Unix socket has no path"))?;
+                let path = PathBuf::from(OsStr::from_bytes(path));
+                ListenAddress::Unix { path, mode: None }
+            }
+            AddressFamily::INET | AddressFamily::INET6 => {
+                ListenAddress::Tcp(SocketAddr::try_from(name)?)
+            }
+            _ => return Err(not("it is neither TCP nor a Unix socket")),
+        };
+        Ok(Self { address, socket: Some(Arc::new(socket)) })
+    }
+
+    /// The same address on the socket of `other`, if that listens there.
+    #[must_use]
+    pub fn or_on(self, other: &Self) -> Self {
+        let is_there = match (&self.address, &other.address) {
+            (ListenAddress::Unix { path, .. }, ListenAddress::Unix { path: other, .. }) => {
+                path == other
+            }
+            (one, other) => one == other,
+        };
+        if is_there { Self { socket: other.socket.clone(), ..self } } else { self }
     }
 }
 
@@ -126,7 +177,8 @@ impl fmt::Display for PeerAddress {
 #[derive(Debug)]
 pub(crate) enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener, SocketFile),
+    /// With the name that is removed at the end, if it is this server's.
+    Unix(UnixListener, Result<SocketFile, PathBuf>),
 }
 
 /// A connection that was accepted.
@@ -136,12 +188,37 @@ pub(crate) enum Accepted {
     Unix(UnixStream),
 }
 
+impl Accepted {
+    /// Says in a word why this connection ends; to the kernel, which may or may not have room. What
+    /// was asked by now is taken first: the peer's kernel drops answers of a connection that ended
+    /// with something unread.
+    pub(crate) fn turn_away(&self) {
+        const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 36\r\n\
+            Retry-After: 5\r\nConnection: close\r\n\r\ntoo many connections; try again ...\n";
+        let said = match self {
+            Self::Tcp(stream) => {
+                stream.try_read(&mut [0; 2048]).ok();
+                stream.try_write(BUSY)
+            }
+            Self::Unix(stream) => {
+                stream.try_read(&mut [0; 2048]).ok();
+                stream.try_write(BUSY)
+            }
+        };
+        if let Err(error) = said {
+            tracing::debug!(%error, "a connection ends without a word");
+        }
+    }
+}
+
 impl Listener {
-    /// Listens on `address`, which is one of `all`.
-    pub(crate) fn bind(address: &ListenAddress, all: &[ListenAddress]) -> Result<Self, StartError> {
-        let listener = match address {
-            ListenAddress::Tcp(tcp) => bind_tcp(*tcp, all).map(Self::Tcp),
-            ListenAddress::Unix { path, mode } => bind_unix(path, *mode),
+    /// Listens as `asked`, at one of `all` addresses.
+    pub(crate) fn bind(asked: &Listen, all: &[ListenAddress]) -> Result<Self, StartError> {
+        let Listen { address, socket } = asked;
+        let listener = match (address, socket) {
+            (address, Some(socket)) => take_over(address, socket),
+            (ListenAddress::Tcp(tcp), None) => bind_tcp(*tcp, all).map(Self::Tcp),
+            (ListenAddress::Unix { path, mode }, None) => bind_unix(path, *mode),
         };
         listener.map_err(|source| StartError::Listen { address: address.clone(), source })
     }
@@ -150,7 +227,10 @@ impl Listener {
     pub(crate) fn address(&self) -> io::Result<ListenAddress> {
         match self {
             Self::Tcp(listener) => listener.local_addr().map(ListenAddress::Tcp),
-            Self::Unix(_, file) => Ok(ListenAddress::Unix { path: file.path.clone(), mode: None }),
+            Self::Unix(_, file) => {
+                let path = file.as_ref().map_or_else(Clone::clone, |file| file.path.clone());
+                Ok(ListenAddress::Unix { path, mode: None })
+            }
         }
     }
 
@@ -184,13 +264,36 @@ fn bind_tcp(address: SocketAddr, all: &[ListenAddress]) -> io::Result<TcpListene
     }
     socket.bind(address)?;
     let listener = socket.listen(BACKLOG)?;
-    if let Err(error) = pacing::spare_loopback(&listener, address.ip()) {
+    tune(&listener, address);
+    Ok(listener)
+}
+
+/// How the kernel sends on connections of this listener.
+fn tune(listener: &TcpListener, address: SocketAddr) {
+    if let Err(error) = pacing::spare_loopback(listener, address.ip()) {
         tracing::debug!(%address, %error, "connections are paced as the host chose");
     }
-    if let Err(error) = pacing::bound_unsent(&listener) {
+    if let Err(error) = pacing::bound_unsent(listener) {
         tracing::debug!(%address, %error, "what connections hold unsent is not bounded");
     }
-    Ok(listener)
+}
+
+/// Another descriptor of a socket that listens: the one that was inherited stays open, for the
+/// next reload.
+fn take_over(address: &ListenAddress, socket: &OwnedFd) -> io::Result<Listener> {
+    let socket = socket.try_clone()?;
+    rustix::io::ioctl_fionbio(&socket, true)?;
+    match address {
+        ListenAddress::Tcp(address) => {
+            let listener = TcpListener::from_std(std::net::TcpListener::from(socket))?;
+            tune(&listener, *address);
+            Ok(Listener::Tcp(listener))
+        }
+        ListenAddress::Unix { path, .. } => {
+            let listener = UnixListener::from_std(std::os::unix::net::UnixListener::from(socket))?;
+            Ok(Listener::Unix(listener, Err(path.clone())))
+        }
+    }
 }
 
 fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Listener> {
@@ -206,7 +309,7 @@ fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Listener> {
     }
     listen(&socket, BACKLOG.cast_signed())?;
     let listener = UnixListener::from_std(std::os::unix::net::UnixListener::from(socket))?;
-    Ok(Listener::Unix(listener, file))
+    Ok(Listener::Unix(listener, Ok(file)))
 }
 
 /// Removes a socket that a server left which was killed. Nothing else is ever removed.
@@ -275,21 +378,21 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.sock");
         let address = ListenAddress::Unix { path: path.clone(), mode: Some(0o640) };
-        let first = Listener::bind(&address, &[]).unwrap();
+        let first = Listener::bind(&Listen::plain(address.clone()), &[]).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
-        let taken = Listener::bind(&address, &[]).unwrap_err();
+        let taken = Listener::bind(&Listen::plain(address.clone()), &[]).unwrap_err();
         assert!(matches!(&taken, StartError::Listen { source, .. }
             if source.kind() == io::ErrorKind::AddrInUse));
         drop(first);
         assert!(!path.exists());
         // As a killed server leaves it.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        let second = Listener::bind(&address, &[]).unwrap();
+        let second = Listener::bind(&Listen::plain(address.clone()), &[]).unwrap();
         fs::remove_file(&path).unwrap();
         fs::write(&path, "somebody else's by now").unwrap();
         drop(second);
         assert!(path.exists());
-        let refused = Listener::bind(&address, &[]).unwrap_err();
+        let refused = Listener::bind(&Listen::plain(address.clone()), &[]).unwrap_err();
         assert!(matches!(&refused, StartError::Listen { source, .. }
             if source.kind() == io::ErrorKind::AlreadyExists));
     }
@@ -297,7 +400,7 @@ mod tests {
     #[tokio::test]
     async fn v6_any_is_v4_too_unless_that_has_a_listener() {
         let any = ListenAddress::Tcp("[::]:0".parse().unwrap());
-        let listener = Listener::bind(&any, &[]).unwrap();
+        let listener = Listener::bind(&Listen::plain(any), &[]).unwrap();
         let ListenAddress::Tcp(bound) = listener.address().unwrap() else { unreachable!() };
         let client = std::net::TcpStream::connect(("127.0.0.1", bound.port())).unwrap();
         let (_, peer) = listener.accept().await.unwrap();
@@ -306,7 +409,8 @@ mod tests {
         let port = bound.port();
         let both = [format!("[::]:{port}"), format!("0.0.0.0:{port}")];
         let both = both.map(|address| address.parse().unwrap());
-        let listeners = [Listener::bind(&both[0], &both), Listener::bind(&both[1], &both)];
+        let bind = |address: &ListenAddress| Listener::bind(&Listen::plain(address.clone()), &both);
+        let listeners = [bind(&both[0]), bind(&both[1])];
         assert!(listeners.iter().all(Result::is_ok), "{listeners:?}");
     }
 }

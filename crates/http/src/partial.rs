@@ -11,7 +11,7 @@ use pagewire_engine::{FileRange, Payload, SourceFile};
 use smallvec::SmallVec;
 
 use crate::body::FileBody;
-use crate::conditional::{Validators, Verdict, range_applies, verdict};
+use crate::conditional::{Validators, Verdict, only, range_applies, verdict};
 use crate::range::{Asked, ByteRange, asked};
 use crate::respond::text;
 
@@ -33,11 +33,13 @@ pub(crate) fn due(method: &Method, headers: &HeaderMap, now: Validators<'_>, len
         Verdict::Failed => return Due::Failed,
     }
     // Section 14.2: for other methods than GET, Range means nothing.
-    let range = headers.get(RANGE).filter(|_| *method == Method::GET);
-    let Some(range) = range.filter(|_| range_applies(headers, now)) else {
+    let is_for_range = *method == Method::GET && headers.contains_key(RANGE);
+    if !is_for_range || !range_applies(headers, now) {
         return Due::Whole;
-    };
-    match asked(range.to_str().unwrap_or_default(), len) {
+    }
+    // Several lines are one list of several units, which is none.
+    let range = only(headers, &RANGE).and_then(|range| range.to_str().ok());
+    match asked(range.unwrap_or_default(), len) {
         Asked::Whole => Due::Whole,
         Asked::Unsatisfiable => Due::Unsatisfiable,
         Asked::Ranges(ranges) => Due::Ranges(ranges),

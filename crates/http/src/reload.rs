@@ -72,9 +72,15 @@ pub(crate) struct Doors {
 
 struct Door {
     /// As it was asked for.
-    asked: ListenAddress,
+    asked: Listen,
     bound: ListenAddress,
     phase: watch::Sender<Phase>,
+}
+
+impl Door {
+    fn is_for(&self, listen: &Listen) -> bool {
+        self.asked.address == listen.address
+    }
 }
 
 impl Doors {
@@ -82,8 +88,8 @@ impl Doors {
         Self { shared, open: Vec::new(), closing: Vec::new(), tasks: JoinSet::new() }
     }
 
-    pub(crate) fn open(&mut self, asked: ListenAddress, listener: Listener) {
-        let bound = listener.address().unwrap_or_else(|_| asked.clone());
+    pub(crate) fn open(&mut self, asked: Listen, listener: Listener) {
+        let bound = listener.address().unwrap_or_else(|_| asked.address.clone());
         let (phase, seen) = watch::channel(Phase::Serving);
         self.tasks.spawn(listen(listener, Arc::clone(&self.shared), seen));
         self.open.push(Door { asked, bound, phase });
@@ -119,16 +125,17 @@ impl Doors {
         let sites =
             sites.unwrap_or_else(|failure| std::panic::resume_unwind(failure.into_panic()))?;
         let mut listeners = Vec::new();
-        let listen: Vec<_> = listen.into_iter().map(|listen| listen.address).collect();
-        let is_open = |asked: &ListenAddress| self.open.iter().any(|door| door.asked == *asked);
+        let addresses: Vec<_> = listen.iter().map(|listen| listen.address.clone()).collect();
+        let is_open = |asked: &Listen| self.open.iter().any(|door| door.is_for(asked));
         for asked in listen.iter().filter(|asked| !is_open(asked)) {
-            listeners.push((asked.clone(), Listener::bind(asked, &listen)?));
+            listeners.push((asked.clone(), Listener::bind(asked, &addresses)?));
         }
         self.shared.serve_instead(sites);
         let mut closed = Vec::new();
-        let (stay, go) = self.open.drain(..).partition(|door| listen.contains(&door.asked));
+        let stays = |door: &Door| listen.iter().any(|listen| door.is_for(listen));
+        let (stay, go): (_, Vec<_>) = self.open.drain(..).partition(stays);
         self.open = stay;
-        for door in Vec::<Door>::from(go) {
+        for door in go {
             door.phase.send_replace(Phase::Stopping);
             self.closing.push(door.phase);
             closed.push(door.bound);

@@ -196,6 +196,15 @@ pub(crate) enum Found {
 pub(crate) struct Root {
     directory: Arc<OwnedFd>,
     storage: Storage,
+    /// What names may lead through.
+    links: Links,
+}
+
+/// Which symbolic links are followed: those that stay below the root, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Links {
+    Inside,
+    None,
 }
 
 /// What a look at a name that may not wait for a server says.
@@ -214,7 +223,11 @@ impl Root {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let directory = Arc::new(rustix::fs::open(path, flags, Mode::empty())?);
         let storage = Storage::of(&directory);
-        Ok(Self { directory, storage })
+        Ok(Self { directory, storage, links: Links::Inside })
+    }
+
+    pub(crate) fn following_symlinks(self, follow: bool) -> Self {
+        Self { links: if follow { Links::Inside } else { Links::None }, ..self }
     }
 
     /// What lies at `target`, if the kernel can tell without waiting for anything
@@ -271,6 +284,10 @@ impl Root {
 
     fn open_beneath(&self, path: &Path, resolve: ResolveFlags) -> Result<OwnedFd, Errno> {
         let resolve = resolve | ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let resolve = match self.links {
+            Links::Inside => resolve,
+            Links::None => resolve | ResolveFlags::NO_SYMLINKS,
+        };
         rustix::fs::openat2(&self.directory, path, OPEN, Mode::empty(), resolve)
     }
 
@@ -280,7 +297,17 @@ impl Root {
             .expect("open flags fit an int: it is what open(2) takes");
         let mut options = cap_std::fs::OpenOptions::new();
         options.read(true).custom_flags(flags);
-        let file = cap_std::fs::Dir::from_std_file(directory).open_with(path, &options);
+        let directory = cap_std::fs::Dir::from_std_file(directory);
+        if self.links == Links::None {
+            // Whoever may make links where the kernel has no openat2 may make one between the two
+            // looks; cap-std still keeps it inside.
+            for ancestor in path.ancestors().filter(|path| !path.as_os_str().is_empty()) {
+                if directory.symlink_metadata(ancestor)?.file_type().is_symlink() {
+                    return Err(Errno::LOOP.into());
+                }
+            }
+        }
+        let file = directory.open_with(path, &options);
         file.map(|file| file.into_std().into()).map_err(|error| {
             // cap-std has no errno for "leads out of the directory", openat2 has EXDEV.
             match (error.kind(), error.raw_os_error()) {
@@ -395,6 +422,8 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     #[track_caller]
@@ -432,6 +461,40 @@ mod tests {
         ] {
             let location = location.replace("%2D", "-");
             assert_eq!(TargetPath::parse(path).unwrap().with_slash(), location);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_read_back(
+            names in prop::collection::vec(prop::collection::vec(1..=255_u8, 1..8), 0..5),
+            slash: bool,
+        ) {
+            let is_name = |name: &Vec<u8>| !name.contains(&b'/') && name != b"." && name != b"..";
+            prop_assume!(names.iter().all(is_name));
+            let encoded: Vec<String> = names.iter().map(|name| encoded(name)).collect();
+            let end = if slash && !names.is_empty() { "/" } else { "" };
+            let path = format!("/{}{end}", encoded.join("/"));
+            let target = TargetPath::parse(&path).unwrap();
+            prop_assert_eq!(target.names().collect::<Vec<_>>(), names.iter().collect::<Vec<_>>());
+            prop_assert_eq!(target.is_directory(), slash || names.is_empty());
+            prop_assert_eq!(TargetPath::parse(&target.with_slash()).unwrap(), target.directory());
+        }
+
+        /// By the letter: decode once, cut at slashes, then look at the pieces.
+        #[test]
+        fn targets_are_what_their_segments_say(path in "(/|\\.|%2e|%2F|%00|%|a|\u{e4}){0,12}") {
+            let decoded: Vec<u8> = percent_decode_str(&path).collect();
+            let pieces: Vec<&[u8]> = decoded.split(|byte| *byte == b'/').collect();
+            let is_refused = decoded.contains(&0) || pieces.contains(&&b".."[..]);
+            let parsed = TargetPath::parse(&path);
+            prop_assert_eq!(parsed.is_err(), is_refused);
+            if let Ok(target) = parsed {
+                let names: Vec<&[u8]> =
+                    pieces.into_iter().filter(|piece| !matches!(*piece, b"" | b".")).collect();
+                prop_assert_eq!(target.names().collect::<Vec<_>>(), names);
+                prop_assert!(!target.with_slash().starts_with("//") || target.names.is_empty());
+            }
         }
     }
 

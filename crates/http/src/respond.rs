@@ -2,9 +2,12 @@
 
 use std::fmt::Write;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
-use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, ETAG, LAST_MODIFIED, LOCATION};
+use http::header::{
+    ALLOW, CONTENT_LENGTH, CONTENT_TYPE, ETAG, LAST_MODIFIED, LOCATION, RETRY_AFTER,
+    WWW_AUTHENTICATE,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use pagewire_engine::{Identity, Modified, SourceFile};
 
@@ -69,9 +72,15 @@ pub(crate) fn redirect(location: &str) -> Response<FileBody> {
 
 pub(crate) fn refusal(error: &RequestError) -> Response<FileBody> {
     let mut response = text(error.status(), error);
-    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-    }
+    let (name, value) = match response.status() {
+        StatusCode::METHOD_NOT_ALLOWED => (ALLOW, "GET, HEAD"),
+        // RFC 7617, section 2.1.
+        StatusCode::UNAUTHORIZED => (WWW_AUTHENTICATE, "Basic realm=\"files\", charset=\"UTF-8\""),
+        StatusCode::TOO_MANY_REQUESTS => (RETRY_AFTER, "60"),
+        StatusCode::SERVICE_UNAVAILABLE => (RETRY_AFTER, "1"),
+        _ => return response,
+    };
+    response.headers_mut().insert(name, HeaderValue::from_static(value));
     response
 }
 
@@ -110,13 +119,31 @@ fn etag(identity: &Identity) -> HeaderValue {
     HeaderValue::try_from(tag).expect("hex digits, dashes and quotes are visible ASCII")
 }
 
-/// The Last-Modified date, in whole seconds; none before 1970 or after 9999, which HTTP's
-/// dates cannot say.
+/// The Last-Modified date, in whole seconds; none before 1970 or after 9999, which HTTP's dates
+/// cannot say.
 fn last_modified(modified: Modified) -> Option<HeaderValue> {
+    HeaderValue::try_from(http_date(modified.seconds.try_into().ok()?)?).ok()
+}
+
+/// The date of a second since 1970 (RFC 9110, section 5.6.7); none after 9999.
+pub(crate) fn http_date(second: u64) -> Option<String> {
     const YEAR_10000: u64 = 253_402_300_800;
-    let seconds = u64::try_from(modified.seconds).ok().filter(|seconds| *seconds < YEAR_10000)?;
-    let time: SystemTime = UNIX_EPOCH + Duration::from_secs(seconds);
-    HeaderValue::try_from(httpdate::fmt_http_date(time)).ok()
+    (second < YEAR_10000).then(|| httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second)))
+}
+
+/// The head of a response with 200 as it is written (RFC 9112, section 2.1), but for the date and
+/// the empty line; none of any other.
+pub(crate) fn written_head(response: &Response<FileBody>) -> Option<Box<[u8]>> {
+    if response.status() != StatusCode::OK {
+        return None;
+    }
+    let mut head = b"HTTP/1.1 200 OK\r\n".to_vec();
+    for (name, value) in response.headers() {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            head.extend_from_slice(part);
+        }
+    }
+    Some(head.into_boxed_slice())
 }
 
 #[cfg(test)]

@@ -2,31 +2,45 @@
 
 use std::fmt;
 use std::io;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, Guard};
-use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http::header::{REFERER, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
-use pagewire_engine::{Ledger, Meter, Outcome, RouteChoice, Tally};
+use pagewire_engine::{Ledger, Meter, Outcome, RouteChoice, Tally, Throttle, pacing};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
+use crate::auth::{Passwords, User};
 use crate::body::FileBody;
 use crate::connection::{Answer, UnderWay, connection};
 use crate::cors::CorsOrigin;
-use crate::error::StartError;
+use crate::error::{RequestError, StartError};
+use crate::limits::Limits;
 use crate::listen::{Accepted, Listen, ListenAddress, Listener, PeerAddress};
+use crate::monitor::Monitor;
+use crate::refusals::{Refusal, Refusals, Refused};
 use crate::reload::{Doors, Order, Reloader};
+use crate::respond::refusal;
 use crate::rules::{CacheRule, HeaderRule};
 use crate::sites::{Mount, Sites};
+use crate::slots::{Slot, Slots};
+use crate::transfers::{Shown, Transfers};
 
 /// How long accepting pauses when the process or the system is out of descriptors or memory:
 /// long enough not to spin, short enough not to be felt when a connection ends.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+
+/// Targets that are longer answer 414: no name in a file system is, and RFC 9110 (section 4.1)
+/// asks for no more.
+const TARGET_BYTES_MAX: usize = 8000;
 
 /// What a server is to do.
 #[derive(Clone, Debug)]
@@ -37,6 +51,10 @@ pub struct Config {
     pub routes: RouteChoice,
     /// What is served there.
     pub sites: Vec<Mount>,
+    /// What clients are granted.
+    pub limits: Limits,
+    /// Whether an [`Exchange`] has what clients say of themselves. It costs each request a look.
+    pub names_agents: bool,
 }
 
 /// What is served, and how.
@@ -64,6 +82,10 @@ pub struct SiteConfig {
     /// What is sent with 404 to those who take pages; `404.html`, if that is there, where no
     /// other is named.
     pub not_found: Option<PathBuf>,
+    /// Who may see it; `None` for everybody.
+    pub passwords: Option<Passwords>,
+    /// Whether symbolic links are followed, as far as they stay inside; else they answer 404.
+    pub follow_symlinks: bool,
 }
 
 impl SiteConfig {
@@ -79,6 +101,8 @@ impl SiteConfig {
             cors: Vec::new(),
             application: None,
             not_found: None,
+            passwords: None,
+            follow_symlinks: true,
         }
     }
 }
@@ -99,8 +123,28 @@ pub struct Exchange {
     pub target: Uri,
     /// The response's status.
     pub status: StatusCode,
+    /// Who it was, by password.
+    pub user: Option<Arc<str>>,
+    /// What it said of itself, if that was asked for.
+    pub agent: Option<Box<Agent>>,
     /// The response's body: bytes due and sent, by which route, and why it ended early.
     pub body: Outcome,
+}
+
+/// What a client says of itself and of where it comes from; nobody has checked it.
+#[derive(Clone, Debug, Default)]
+pub struct Agent {
+    /// The field User-Agent (RFC 9110, section 10.1.5).
+    pub user_agent: Option<HeaderValue>,
+    /// The field Referer (RFC 9110, section 10.1.3).
+    pub referer: Option<HeaderValue>,
+}
+
+impl Agent {
+    fn of(headers: &HeaderMap) -> Box<Self> {
+        let field = |name| headers.get(name).cloned();
+        Box::new(Self { user_agent: field(USER_AGENT), referer: field(REFERER) })
+    }
 }
 
 /// Called after each response, on a thread of the event loop: it must not block.
@@ -112,6 +156,14 @@ pub type Observer = Arc<dyn Fn(&Exchange) + Send + Sync>;
 pub struct Totals {
     /// Connections accepted.
     pub connections: u64,
+    /// Those that are open.
+    pub connections_now: u64,
+    /// Those that may be.
+    pub connections_max: u64,
+    /// Clients that were turned away or given up on.
+    pub refused: Refused,
+    /// Requests whose responses have not ended.
+    pub in_flight: u64,
     /// Responses ended, those cut short included.
     pub responses: u64,
     /// Responses cut short.
@@ -122,8 +174,8 @@ pub struct Totals {
 
 /// A server that listens and has not begun to accept.
 pub struct Server {
-    /// With the addresses that were asked for.
-    listeners: Vec<(ListenAddress, Listener)>,
+    /// With what was asked for.
+    listeners: Vec<(Listen, Listener)>,
     shared: Arc<Shared>,
     reloader: Reloader,
     orders: mpsc::Receiver<Order>,
@@ -132,10 +184,18 @@ pub struct Server {
 /// What every connection shares.
 pub(crate) struct Shared {
     /// Swapped as a whole when the configuration changes: requests under way keep theirs.
-    sites: ArcSwap<Sites>,
+    pub(crate) sites: ArcSwap<Sites>,
     pub(crate) routes: RouteChoice,
     pub(crate) meter: Arc<Meter>,
+    pub(crate) slots: Arc<Slots>,
+    pub(crate) refusals: Refusals,
+    pub(crate) transfers: Transfers,
+    rate: Option<NonZeroU64>,
+    pub(crate) throttle: Option<Arc<Throttle>>,
+    pub(crate) names_agents: bool,
+    stopping: AtomicBool,
     connections: AtomicU64,
+    pub(crate) requests: AtomicU64,
     responses: AtomicU64,
     aborted: AtomicU64,
     observer: Observer,
@@ -148,17 +208,25 @@ impl Server {
     ///
     /// [`StartError`], which names the directory or the address.
     pub async fn bind(config: Config, observer: Observer) -> Result<Self, StartError> {
-        let Config { listen, routes, sites } = config;
+        let Config { listen, routes, sites, limits, names_agents } = config;
         let sites = ArcSwap::from_pointee(Sites::open(&sites)?);
-        let all: Vec<_> = listen.into_iter().map(|listen| listen.address).collect();
-        let listeners =
-            all.iter().map(|address| Ok((address.clone(), Listener::bind(address, &all)?)));
-        let listeners = listeners.collect::<Result<_, StartError>>()?;
+        let addresses: Vec<_> = listen.iter().map(|listen| listen.address.clone()).collect();
+        let bind =
+            |listen: Listen| Listener::bind(&listen, &addresses).map(|bound| (listen, bound));
+        let listeners = listen.into_iter().map(bind).collect::<Result<_, _>>()?;
         let shared = Shared {
             sites,
             routes,
             meter: Arc::new(Meter::new()),
+            slots: Arc::new(limits.slots()),
+            refusals: Refusals::default(),
+            transfers: Transfers::default(),
+            rate: limits.rate,
+            throttle: limits.rate_total.map(|rate| Arc::new(Throttle::new(rate))),
+            names_agents,
+            stopping: AtomicBool::new(false),
             connections: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
             responses: AtomicU64::new(0),
             aborted: AtomicU64::new(0),
             observer,
@@ -171,6 +239,12 @@ impl Server {
     #[must_use]
     pub fn reloader(&self) -> Reloader {
         self.reloader.clone()
+    }
+
+    /// A look into it, also while it runs.
+    #[must_use]
+    pub fn monitor(&self) -> Monitor {
+        Monitor::of(&self.shared)
     }
 
     #[cfg(test)]
@@ -205,6 +279,7 @@ impl Server {
                 Some(order) = self.orders.recv() => doors.obey(order).await,
             }
         }
+        self.shared.stopping.store(true, Ordering::Relaxed);
         drop(self.orders);
         doors.all_reach(Phase::Stopping);
         let is_cut = tokio::select! {
@@ -255,19 +330,24 @@ pub(crate) async fn listen(
         };
         match accepted {
             Ok((stream, peer)) => {
-                shared.connections.fetch_add(1, Ordering::Relaxed);
+                let Some(slot) = shared.admit(&stream, peer) else { continue };
                 let (shared, phase) = (Arc::clone(&shared), phase.clone());
                 match stream {
                     Accepted::Tcp(stream) => {
-                        connections.spawn(connection(stream, peer, shared, phase))
+                        let serving = connection(stream, peer, slot, shared, phase);
+                        spawn(&mut connections, peer, serving);
                     }
                     Accepted::Unix(stream) => {
-                        connections.spawn(connection(stream, peer, shared, phase))
+                        let serving = connection(stream, peer, slot, shared, phase);
+                        spawn(&mut connections, peer, serving);
                     }
-                };
+                }
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept");
+                shared.refusals.count(Refusal::Accept);
+                // One that is idle has what is missing.
+                shared.slots.ask_for_room();
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
             }
         }
@@ -279,22 +359,70 @@ pub(crate) async fn listen(
     }
 }
 
+/// In a span, if anybody listens: else it would only make the task larger.
+fn spawn(
+    connections: &mut JoinSet<()>,
+    peer: PeerAddress,
+    serving: impl Future<Output = ()> + Send + 'static,
+) {
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        connections.spawn(serving.instrument(tracing::debug_span!("connection", %peer)));
+    } else {
+        connections.spawn(serving);
+    }
+}
+
+/// How much there is of a target.
+fn target_len(target: &Uri) -> usize {
+    target.path_and_query().map_or(0, |target| target.as_str().len())
+}
+
 impl Shared {
+    /// A place for a connection that was accepted; `None` when it was turned away.
+    fn admit(&self, stream: &Accepted, peer: PeerAddress) -> Option<Slot> {
+        match self.slots.take(peer.ip()) {
+            Ok(slot) => {
+                self.connections.fetch_add(1, Ordering::Relaxed);
+                if let (Some(rate), Accepted::Tcp(stream)) = (self.rate, stream)
+                    && let Err(error) = pacing::limit_rate(stream, rate)
+                {
+                    tracing::warn!(%peer, %error, "the rate of a connection is not limited");
+                }
+                Some(slot)
+            }
+            Err(reason) => {
+                tracing::debug!(%peer, reason = reason.name(), "turned away");
+                self.refusals.count(reason);
+                stream.turn_away();
+                None
+            }
+        }
+    }
+
     /// The answer to `request`, in which `under_way` goes as long as its response is unsettled.
     pub(crate) fn answer(
         self: &Arc<Self>,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         peer: PeerAddress,
         ledger: &Ledger,
         under_way: UnderWay,
     ) -> Answer {
         let (at, started) = (SystemTime::now(), Instant::now());
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(method = %request.method(), target = %request.uri(), "request");
         let asked = Asked { at, started, peer, ledger: ledger.clone(), under_way };
+        if target_len(request.uri()) > TARGET_BYTES_MAX {
+            let error = RequestError::TargetTooLong { max: TARGET_BYTES_MAX };
+            let mut response = refusal(&error);
+            response.extensions_mut().insert(Refusal::TargetLength);
+            return Answer::Now(Some(asked.announced(self, request, response)));
+        }
         let sites = self.sites.load();
         if let Some(response) = sites.answer_now(&request, started) {
             return Answer::Now(Some(asked.announced(self, request, response)));
         }
         let (shared, sites) = (Arc::clone(self), Guard::into_inner(sites));
+        request.extensions_mut().insert(peer);
         Answer::Later(Box::pin(async move {
             let response = sites.answer(&request, started).await;
             asked.announced(&shared, request, response)
@@ -306,7 +434,7 @@ impl Shared {
         self.sites.store(Arc::new(sites));
     }
 
-    fn settled(&self, exchange: &Exchange) {
+    pub(crate) fn settled(&self, exchange: &Exchange) {
         self.responses.fetch_add(1, Ordering::Relaxed);
         if exchange.body.cut_short.is_some() {
             self.aborted.fetch_add(1, Ordering::Relaxed);
@@ -314,10 +442,21 @@ impl Shared {
         (self.observer)(exchange);
     }
 
-    fn totals(&self) -> Totals {
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn totals(&self) -> Totals {
+        // Responses first: they are never more than requests.
+        let responses = self.responses.load(Ordering::Relaxed);
+        let requests = self.requests.load(Ordering::Relaxed);
         Totals {
             connections: self.connections.load(Ordering::Relaxed),
-            responses: self.responses.load(Ordering::Relaxed),
+            connections_now: self.slots.taken() as u64,
+            connections_max: self.slots.max() as u64,
+            refused: self.refusals.snapshot(),
+            in_flight: requests.saturating_sub(responses),
+            responses,
             aborted: self.aborted.load(Ordering::Relaxed),
             moved: self.meter.snapshot(),
         }
@@ -339,18 +478,34 @@ impl Asked {
         self,
         shared: &Arc<Shared>,
         request: Request<Incoming>,
-        response: Response<FileBody>,
+        mut response: Response<FileBody>,
     ) -> Response<FileBody> {
         let Self { at, started, peer, ledger, under_way } = self;
         let due = response.body().bytes_left();
         let status = response.status();
         let (head, _) = request.into_parts();
+        let agent = shared.names_agents.then(|| Agent::of(&head.headers));
+        let user = response.extensions_mut().remove::<User>().map(|User(name)| name);
+        if let Some(reason) = response.extensions_mut().remove::<Refusal>() {
+            shared.refusals.count(reason);
+        }
         let (version, method, target) = (head.version, head.method, head.uri);
-        let shared = Arc::clone(shared);
+        let number = shared.transfers.number(due);
+        let shown = number.map(|number| (number, target.clone()));
+        let server = Arc::clone(shared);
         let delivery = ledger.open(due, started, move |body| {
-            shared.settled(&Exchange { at, peer, version, method, target, status, body });
+            if let Some(number) = number {
+                server.transfers.ended(number);
+            }
+            let exchange =
+                Exchange { at, peer, version, method, target, status, user, agent, body };
+            server.settled(&exchange);
             drop(under_way);
         });
+        if let Some((number, target)) = shown {
+            let watch = delivery.watch();
+            shared.transfers.show(number, Shown { peer, target, due, started, watch });
+        }
         response.map(|body| body.announced_to(delivery))
     }
 }

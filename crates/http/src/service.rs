@@ -9,16 +9,18 @@ use http::header::{ACCEPT_RANGES, ALLOW, CACHE_CONTROL, ETAG, LAST_MODIFIED, VAR
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 
 use crate::archive::{self, Archives};
+use crate::auth::Passwords;
 use crate::body::FileBody;
 use crate::cors::Cors;
 use crate::digest::{Digests, REPR_DIGEST, wants_sha256};
 use crate::encoding::{Codings, preferred};
 use crate::error::{RequestError, StartError};
-use crate::fallback::{CHOSEN_BY, Fallback, Instead};
+use crate::fallback::{Fallback, Instead};
 use crate::files::{Entry, Files, Look, OpenFile, Representation};
+use crate::listen::PeerAddress;
 use crate::listing::Listing;
 use crate::resolve::{self, TargetPath};
-use crate::respond::{redirect, refusal, respond, whole_file};
+use crate::respond::{redirect, refusal, respond, whole_file, written_head};
 use crate::rules::Rules;
 use crate::serve::SiteConfig;
 use crate::sites::PathPrefix;
@@ -40,6 +42,8 @@ pub(crate) struct FileService {
     archives: Option<Archives>,
     /// Names that start with a dot are served, too.
     hidden: bool,
+    /// Who may see them; `None` for everybody.
+    passwords: Option<Passwords>,
 }
 
 impl FileService {
@@ -55,7 +59,7 @@ impl FileService {
         let mut rules = Rules::new(&config.cache_control, &config.headers);
         cors.add_to(&mut rules);
         let codings = if *precompressed { Codings::of_today() } else { Codings::default() };
-        let files = Files::open(directory, codings, rules, sites)
+        let files = Files::open(directory, codings, rules, sites, config.follow_symlinks)
             .map_err(|source| StartError::Root { path: directory.clone(), source })?;
         let page = |path: &Option<PathBuf>| {
             path.as_deref().map(|page| page_at(&files, directory, page)).transpose()
@@ -78,6 +82,7 @@ impl FileService {
             listing,
             archives,
             hidden,
+            passwords: config.passwords.clone(),
         })
     }
 
@@ -105,13 +110,46 @@ impl FileService {
         Some(self.archives.as_ref()?.answer(request, target, format).await)
     }
 
-    /// The response to `request`, which came in at `now`, if it is a file that was looked at just
-    /// now.
+    /// As `file_now`, for those who may see it.
     pub(crate) fn answer_now<B>(
         &self,
         request: &Request<B>,
         now: Instant,
     ) -> Option<Response<FileBody>> {
+        let Some(passwords) = &self.passwords else { return self.file_now(request, now) };
+        let user = passwords.auth().known(request.headers(), now)?;
+        let mut response = self.file_now(request, now)?;
+        response.extensions_mut().insert(user);
+        Some(response)
+    }
+
+    /// As `response`, for those who may see it. The request's extensions have the peer's address.
+    pub(crate) async fn answer<B>(&self, request: &Request<B>, now: Instant) -> Response<FileBody> {
+        let Some(passwords) = &self.passwords else { return self.response(request, now).await };
+        let address = request.extensions().get::<PeerAddress>().and_then(PeerAddress::ip);
+        if *request.method() == Method::OPTIONS {
+            // Browsers ask before a request with a password, and without it (Fetch, 4.8).
+            return self.response(request, now).await;
+        }
+        match passwords.auth().check(request.headers(), address, now).await {
+            Ok(user) => {
+                let mut response = self.response(request, now).await;
+                response.extensions_mut().insert(user);
+                response
+            }
+            Err(error) => {
+                let mut response = error_response(request, &error);
+                if let Some(reason) = error.refusal() {
+                    response.extensions_mut().insert(reason);
+                }
+                response
+            }
+        }
+    }
+
+    /// The response to `request`, which came in at `now`, if it is a file that was looked at just
+    /// now.
+    fn file_now<B>(&self, request: &Request<B>, now: Instant) -> Option<Response<FileBody>> {
         let (method, headers) = (request.method(), request.headers());
         if !matches!(*method, Method::GET | Method::HEAD) || wants_recheck(headers) {
             return None;
@@ -131,8 +169,60 @@ impl FileService {
         Some(self.file(request, &target, &file))
     }
 
+    /// The file that answers a plain request for `path`, with its head written, if it was looked
+    /// at just before `now`. `codings` says that the client takes some.
+    pub(crate) fn plain_now(
+        &self,
+        path: &str,
+        codings: bool,
+        now: Instant,
+    ) -> Option<Arc<OpenFile>> {
+        // Hidden names are never kept where they are not to be served.
+        let target = self.for_everybody(path)?;
+        let file = self.files.kept(&target, now)?;
+        self.with_written_head(path, &target, file, codings)
+    }
+
+    /// The same, after a look at what `path` leads to.
+    pub(crate) async fn plain(
+        &self,
+        path: &str,
+        codings: bool,
+        now: Instant,
+    ) -> Option<Arc<OpenFile>> {
+        let target = self.for_everybody(path).filter(|it| self.hidden || !it.is_hidden())?;
+        let look = Look { now, recheck: false, encoded: codings && !self.codings.is_empty() };
+        match self.files.find(&target, look).await.ok()? {
+            Entry::File(file) => self.with_written_head(path, &target, file, codings),
+            Entry::DirectoryWithoutSlash => None,
+        }
+    }
+
+    /// What `path` means here, where nobody is asked who they are.
+    fn for_everybody(&self, path: &str) -> Option<TargetPath> {
+        if self.passwords.is_some() { None } else { self.below(path).ok() }
+    }
+
+    fn with_written_head(
+        &self,
+        path: &str,
+        target: &TargetPath,
+        file: Arc<OpenFile>,
+        codings: bool,
+    ) -> Option<Arc<OpenFile>> {
+        if codings && !self.codings.is_empty() && !file.is_only_plain() {
+            return None;
+        }
+        let write = || {
+            let request = Request::get(path).body(()).ok()?;
+            written_head(&self.file(&request, target, &file))
+        };
+        file.written_head(write)?;
+        Some(file)
+    }
+
     /// The response to `request`, which came in at `now`.
-    pub(crate) async fn answer<B>(&self, request: &Request<B>, now: Instant) -> Response<FileBody> {
+    async fn response<B>(&self, request: &Request<B>, now: Instant) -> Response<FileBody> {
         let target = match self.target(request) {
             Ok(target) => target,
             Err(error) => return self.page(request, None, error_response(request, &error)),
@@ -144,10 +234,13 @@ impl FileService {
             Ok(Found::File(file)) => return self.digested(request, &target, &file).await,
             Ok(Found::Page(page)) => page,
             Err(error) if error.status() == StatusCode::NOT_FOUND => {
-                match self.instead(request, &target, now).await {
-                    Some(response) => return response,
-                    None => error_response(request, &error),
-                }
+                let instead = self.instead(request, &target, now).await;
+                let mut response = instead.unwrap_or_else(|| {
+                    self.page(request, Some(&target), error_response(request, &error))
+                });
+                let chosen_by = HeaderValue::from_static(self.fallback.chosen_by());
+                response.headers_mut().append(VARY, chosen_by);
+                return response;
             }
             Err(error) => error_response(request, &error),
         };
@@ -209,13 +302,12 @@ impl FileService {
         let (recheck, encoded) = (wants_recheck(headers), self.wants_encoded(headers));
         let found = self.files.find(page, Look { now, recheck, encoded }).await;
         let Ok(Entry::File(file)) = found else { return None };
-        let mut response = match instead {
+        let response = match instead {
             Instead::Application(page) => self.digested(request, page, &file).await,
             Instead::NotFound(_) => {
                 self.page(request, Some(target), not_found(request.headers(), &file))
             }
         };
-        response.headers_mut().append(VARY, HeaderValue::from_static(CHOSEN_BY));
         Some(without_body_for_head(request, response))
     }
 

@@ -49,7 +49,9 @@ impl Site {
             let identity = (stat.st_dev, stat.st_ino);
             let files = match known.filter(|known| known.identity == identity) {
                 Some(known) => known.files,
-                None => Arc::new(Files::open(&path, Codings::default(), Rules::default(), 1)?),
+                None => {
+                    Arc::new(Files::open(&path, Codings::default(), Rules::default(), 1, true)?)
+                }
             };
             Ok(Opened { files, identity, checked: now })
         };

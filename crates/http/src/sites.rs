@@ -181,7 +181,11 @@ impl Sites {
     }
 
     fn service_for<B>(&self, request: &Request<B>) -> Result<&FileService, RequestError> {
-        let host = host(request)?;
+        self.service_at(host(request)?, request.uri().path())
+    }
+
+    /// The service for requests that name `host` and ask for `path`.
+    pub(crate) fn service_at(&self, host: &str, path: &str) -> Result<&FileService, RequestError> {
         match &self.table {
             Table::One => self.services.first().ok_or(RequestError::Misdirected),
             Table::Several { exact, subdomains, others } => {
@@ -194,7 +198,7 @@ impl Sites {
                 if named.is_empty() {
                     return Err(RequestError::Misdirected);
                 }
-                let target = TargetPath::parse(request.uri().path())?;
+                let target = TargetPath::parse(path)?;
                 let mut named = named.iter().map(|index| &self.services[*index]);
                 named.find(|service| service.holds(&target)).ok_or(RequestError::Missing)
             }
@@ -256,7 +260,7 @@ fn host<B>(request: &Request<B>) -> Result<&str, RequestError> {
 }
 
 /// Whether all bytes may be in `uri-host [ ":" port ]` (RFC 3986, section 3.2.2). It may be empty.
-fn is_host(text: &str) -> bool {
+pub(crate) fn is_host(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte))
 }
 

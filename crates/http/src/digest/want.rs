@@ -12,9 +12,10 @@ const WANT: HeaderName = HeaderName::from_static("want-repr-digest");
 /// 10 (RFC 8941, section 3.2). A line that is malformed says nothing.
 pub(crate) fn wants_sha256(headers: &HeaderMap) -> bool {
     let lines = headers.get_all(WANT).into_iter();
-    let members = lines.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
+    let mut members = lines.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
     // Of a key that is there twice, the last value counts.
-    members.filter_map(weight).last().is_some_and(|weight| weight > 0)
+    let last = members.rfind(|member| weight(member).is_some());
+    last.and_then(weight).is_some_and(|weight| weight > 0)
 }
 
 /// How much a member of the dictionary wants a sha-256; `None` when it is about something else.
