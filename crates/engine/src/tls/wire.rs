@@ -19,7 +19,9 @@ use super::record::{Alert, Traffic};
 use super::{TlsChoice, TlsError, kernel, probe};
 use crate::delivery::Ledger;
 use crate::meter::Meter;
+use crate::patience::Patience;
 use crate::route::RouteChoice;
+use crate::throttle::Throttle;
 use crate::wire::{Socket, Wire};
 
 /// As much is read from a socket at once: a full record fits.
@@ -193,6 +195,20 @@ impl<S: Socket> TlsWire<S> {
     #[must_use]
     pub fn counted_by(mut self, meter: Arc<Meter>) -> Self {
         self.wire = self.wire.counted_by(meter);
+        self
+    }
+
+    /// Has peers that take too little given up on; see [`Wire::with_patience`].
+    #[must_use]
+    pub fn with_patience(mut self, patience: Arc<Patience>) -> Self {
+        self.wire = self.wire.with_patience(patience);
+        self
+    }
+
+    /// Has it share a rate with others; see [`Wire::throttled_by`].
+    #[must_use]
+    pub fn throttled_by(mut self, throttle: Arc<Throttle>) -> Self {
+        self.wire = self.wire.throttled_by(throttle);
         self
     }
 
