@@ -29,5 +29,6 @@ mod support;
 mod syscalls;
 mod systemd;
 mod tidy;
+mod tls_vm;
 mod traversal;
 mod vm;

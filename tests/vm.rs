@@ -172,13 +172,13 @@ fn a_wrong_call_is_refused() {
     }
 }
 
-fn vm() -> Command {
+pub(crate) fn vm() -> Command {
     let mut vm = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/vm"));
     vm.env("CARGO_TARGET_DIR", target());
     vm
 }
 
-fn kernel_is_there() -> bool {
+pub(crate) fn kernel_is_there() -> bool {
     let Output { status, stderr, .. } = vm().arg("--fetch").output().unwrap();
     if !status.success() {
         skip(&format!("no kernel for the guest: {}", String::from_utf8_lossy(&stderr)));
@@ -188,11 +188,15 @@ fn kernel_is_there() -> bool {
 
 /// The engine's example; `cargo test --test tests` does not build it, `cargo test` has.
 fn counting_program() -> PathBuf {
+    example("copies")
+}
+
+pub(crate) fn example(name: &str) -> PathBuf {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "--locked", "--workspace", "--example", "copies"]);
+    cargo.args(["build", "--quiet", "--locked", "--workspace", "--example", name]);
     let built = cargo.arg("--target-dir").arg(target()).status().unwrap();
     assert!(built.success(), "{cargo:?}: {built}");
-    target().join("debug/examples/copies")
+    target().join("debug/examples").join(name)
 }
 
 /// The build directory that these tests are from.

@@ -1,7 +1,6 @@
 //! splice(2), Linux 2.6.17: from the file into a pipe and from the pipe into the socket. Pages
 //! are passed by reference on both legs.
 
-use std::io::IoSliceMut;
 use std::os::fd::OwnedFd;
 
 use rustix::io::{Errno, retry_on_intr};
@@ -78,7 +77,7 @@ impl Pipe {
     pub(crate) fn read_held(
         &mut self,
         range: &FileRange,
-        buffers: &mut [IoSliceMut<'_>],
+        buffers: &mut [std::io::IoSliceMut<'_>],
     ) -> Result<usize, Errno> {
         let Some(held) = self.held_of(range) else { return Ok(0) };
         let read = retry_on_intr(|| rustix::io::readv(&self.read, buffers))?;

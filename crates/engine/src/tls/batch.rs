@@ -144,6 +144,11 @@ impl Batch {
         self.front = Front::of(parts, reported);
     }
 
+    /// Bytes of plaintext in it.
+    pub(crate) fn plain_bytes(&self) -> usize {
+        self.plain
+    }
+
     /// Whether all was sent, and the writer above knows.
     pub(crate) fn is_done(&self) -> bool {
         self.is_sent() && self.reported == self.plain

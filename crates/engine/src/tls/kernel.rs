@@ -8,10 +8,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::LazyLock;
 
 use rustix::io::Errno;
-use rustls::{ConnectionTrafficSecrets, ProtocolVersion};
+use zeroize::Zeroizing;
 
-use super::TlsError;
-use super::record::{PLAIN_MAX, Traffic};
+use super::record::{PLAIN_MAX, Suite, Traffic};
 use crate::sys::ktls::{send_record, set_tls_tx};
 use crate::sys::sockopt::set_tls_layer;
 
@@ -26,33 +25,29 @@ const CHACHA20_POLY1305: u16 = 54;
 /// is given.
 pub(crate) fn hand_over(socket: BorrowedFd<'_>, traffic: &Traffic) -> io::Result<()> {
     set_tls_layer(socket)?;
-    set_tls_tx(socket, &crypto_info(traffic)?)
+    set_tls_tx(socket, &crypto_info(traffic))
 }
 
 /// `struct tls12_crypto_info_*` of linux/tls.h: version, cipher, IV, key, salt, record number.
-fn crypto_info(traffic: &Traffic) -> io::Result<Vec<u8>> {
-    type Secrets = ConnectionTrafficSecrets;
-    let (cipher, key, iv) = match &traffic.secrets {
-        Secrets::Aes128Gcm { key, iv } => (AES_GCM_128, key, iv),
-        Secrets::Aes256Gcm { key, iv } => (AES_GCM_256, key, iv),
-        Secrets::Chacha20Poly1305 { key, iv } => (CHACHA20_POLY1305, key, iv),
-        _ => return Err(TlsError::UnknownCipher.into()),
+fn crypto_info(traffic: &Traffic) -> Zeroizing<Vec<u8>> {
+    let (cipher, salt) = match traffic.suite {
+        Suite::Aes128Gcm => (AES_GCM_128, 4),
+        Suite::Aes256Gcm => (AES_GCM_256, 4),
+        Suite::ChaCha20Poly1305 => (CHACHA20_POLY1305, 0),
     };
-    let tls13 = traffic.version == ProtocolVersion::TLSv1_3;
-    let version: u16 = if tls13 { 0x0304 } else { 0x0303 };
-    let iv = iv.as_ref();
-    let (salt, rest) = if cipher == CHACHA20_POLY1305 { iv.split_at(0) } else { iv.split_at(4) };
-    let mut rest = Vec::from(rest);
-    if !tls13 && cipher != CHACHA20_POLY1305 {
+    let version: u16 = if traffic.tls13 { 0x0304 } else { 0x0303 };
+    let mut iv = traffic.iv;
+    let (salt, iv) = iv.split_at_mut(salt);
+    if !traffic.tls13 && !salt.is_empty() {
         // The kernel counts the explicit nonce of TLS 1.2 up from here, where rustls lays its
         // counter over it: from the same start the two would meet, and a nonce that is used twice
         // gives the key away. Half of all nonces apart they do not. The peer reads it from the
         // record (RFC 5288 section 3).
-        rest[0] ^= 0x80;
+        iv[0] ^= 0x80;
     }
     let head = [version.to_ne_bytes(), cipher.to_ne_bytes()].concat();
     let sequence = traffic.sequence.to_be_bytes();
-    Ok([&head, &rest, key.as_ref(), salt, &sequence].concat())
+    Zeroizing::new([&head, &*iv, &traffic.key, salt, &sequence].concat())
 }
 
 /// Whether this kernel takes new keys in the middle of a connection (Linux 6.14). Asked once, of
@@ -61,20 +56,11 @@ static REKEYS: LazyLock<bool> = LazyLock::new(|| {
     let asked = (|| {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let socket = TcpStream::connect(listener.local_addr()?)?;
-        let traffic = Traffic {
-            version: ProtocolVersion::TLSv1_3,
-            secrets: ConnectionTrafficSecrets::Aes128Gcm {
-                key: [1; 32].into(),
-                iv: [2; 12].into(),
-            },
-            sequence: 0,
-        };
-        let mut info = crypto_info(&traffic)?;
-        // A key of 16 bytes, where the type above only takes 32.
-        info.drain(12 + 16..12 + 32);
-        set_tls_layer(&socket)?;
-        set_tls_tx(&socket, &info)?;
-        set_tls_tx(&socket, &info)
+        let key = Zeroizing::new(vec![1; Suite::Aes128Gcm.key_len()]);
+        let (suite, iv) = (Suite::Aes128Gcm, [2; 12]);
+        let traffic = Traffic { tls13: true, suite, key, iv, sequence: 0 };
+        hand_over(socket.as_fd(), &traffic)?;
+        set_tls_tx(&socket, &crypto_info(&traffic))
     })();
     asked.inspect_err(|error| tracing::debug!(%error, "kTLS keys cannot be changed")).is_ok()
 });
@@ -121,7 +107,7 @@ impl KernelOutbound {
                     self.records += 1;
                 }
                 Control::Keys(traffic) => {
-                    set_tls_tx(socket, &crypto_info(traffic)?)?;
+                    set_tls_tx(socket, &crypto_info(traffic))?;
                     self.records = 0;
                 }
             }

@@ -17,7 +17,7 @@ use std::str::FromStr;
 
 use crate::error::SendError;
 
-pub use probe::{SuiteSupport, TlsSupport, probe};
+pub use probe::{SuiteSupport, TlsCost, TlsSupport, probe};
 pub use wire::{TlsAccepted, TlsWire, accept};
 
 /// Who seals the records of a connection.

@@ -34,7 +34,7 @@ pub(crate) struct Outbound {
     sealed_by: SealedBy,
     /// Records that one key may seal: `CipherSuiteCommon::confidentiality_limit`.
     records_max: u64,
-    version: ProtocolVersion,
+    tls13: bool,
 }
 
 enum SealedBy {
@@ -52,14 +52,14 @@ struct Us {
 impl Outbound {
     pub(crate) fn in_user_space(traffic: &Traffic, records_max: u64) -> Result<Self, TlsError> {
         let us = Us { sealer: Sealer::new(traffic)?, batch: None, control: Vec::new() };
-        Ok(Self { sealed_by: SealedBy::Us(us), records_max, version: traffic.version })
+        Ok(Self { sealed_by: SealedBy::Us(us), records_max, tls13: traffic.tls13 })
     }
 
     /// For a socket that has the keys already.
     pub(crate) fn in_kernel(traffic: &Traffic, records_max: u64) -> Self {
         let mut kernel = KernelOutbound::default();
         kernel.records = traffic.sequence;
-        Self { sealed_by: SealedBy::Kernel(kernel), records_max, version: traffic.version }
+        Self { sealed_by: SealedBy::Kernel(kernel), records_max, tls13: traffic.tls13 }
     }
 
     pub(crate) fn is_in_kernel(&self) -> bool {
@@ -100,14 +100,13 @@ impl Outbound {
 
     /// Whether keys can be changed in the middle of this connection.
     pub(crate) fn can_rekey(&self) -> bool {
-        self.version == ProtocolVersion::TLSv1_3 && (!self.is_in_kernel() || rekeys())
+        self.tls13 && (!self.is_in_kernel() || rekeys())
     }
 
     /// Says that the keys change, and changes them, after what is under way.
     pub(crate) fn rekey(&mut self, secrets: &mut Secrets) -> Result<(), TlsError> {
         self.queue(HANDSHAKE, &KEY_UPDATE)?;
-        let (sequence, new) = secrets.update_tx_secret()?;
-        let traffic = Traffic { version: self.version, secrets: new, sequence };
+        let traffic = Traffic::new(ProtocolVersion::TLSv1_3, secrets.update_tx_secret()?)?;
         match &mut self.sealed_by {
             SealedBy::Us(us) => us.sealer = Sealer::new(&traffic)?,
             SealedBy::Kernel(kernel) => kernel.queue(Control::Keys(traffic)),
@@ -228,7 +227,7 @@ impl Us {
 
 impl fmt::Debug for Outbound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { sealed_by, records_max, version } = self;
+        let Self { sealed_by, records_max, tls13 } = self;
         let (records, batch) = match sealed_by {
             SealedBy::Us(us) => (us.sealer.sequence(), us.batch.as_ref()),
             SealedBy::Kernel(kernel) => (kernel.records, None),
@@ -237,7 +236,7 @@ impl fmt::Debug for Outbound {
             .field("in_kernel", &self.is_in_kernel())
             .field("records", &records)
             .field("records_max", records_max)
-            .field("version", version)
+            .field("tls13", tls13)
             .field("batch", &batch)
             .finish_non_exhaustive()
     }

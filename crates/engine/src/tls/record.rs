@@ -6,6 +6,7 @@ use std::ops::Range;
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305};
 use aws_lc_rs::aead::{LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use rustls::{ConnectionTrafficSecrets, ProtocolVersion};
+use zeroize::Zeroizing;
 
 use super::TlsError;
 
@@ -46,11 +47,55 @@ pub(crate) enum Alert {
     NoRenegotiation = 100,
 }
 
+/// The ciphers that rustls gives keys out for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Suite {
+    Aes128Gcm,
+    Aes256Gcm,
+    ChaCha20Poly1305,
+}
+
+impl Suite {
+    fn algorithm(self) -> &'static Algorithm {
+        match self {
+            Self::Aes128Gcm => &AES_128_GCM,
+            Self::Aes256Gcm => &AES_256_GCM,
+            Self::ChaCha20Poly1305 => &CHACHA20_POLY1305,
+        }
+    }
+
+    pub(crate) fn key_len(self) -> usize {
+        self.algorithm().key_len()
+    }
+}
+
 /// Keys of one direction, and the number of the next record that they are for.
 pub(crate) struct Traffic {
-    pub(crate) version: ProtocolVersion,
-    pub(crate) secrets: ConnectionTrafficSecrets,
+    pub(crate) tls13: bool,
+    pub(crate) suite: Suite,
+    pub(crate) key: Zeroizing<Vec<u8>>,
+    pub(crate) iv: [u8; NONCE_LEN],
     pub(crate) sequence: u64,
+}
+
+impl Traffic {
+    pub(crate) fn new(
+        version: ProtocolVersion,
+        (sequence, secrets): (u64, ConnectionTrafficSecrets),
+    ) -> Result<Self, TlsError> {
+        type Secrets = ConnectionTrafficSecrets;
+        let (suite, key, iv) = match &secrets {
+            Secrets::Aes128Gcm { key, iv } => (Suite::Aes128Gcm, key, iv),
+            Secrets::Aes256Gcm { key, iv } => (Suite::Aes256Gcm, key, iv),
+            Secrets::Chacha20Poly1305 { key, iv } => (Suite::ChaCha20Poly1305, key, iv),
+            _ => return Err(TlsError::UnknownCipher),
+        };
+        let tls13 = version == ProtocolVersion::TLSv1_3;
+        let key = Zeroizing::new(Vec::from(key.as_ref()));
+        let mut nonce = [0; NONCE_LEN];
+        nonce.copy_from_slice(iv.as_ref());
+        Ok(Self { tls13, suite, key, iv: nonce, sequence })
+    }
 }
 
 /// How a record is laid out around its plaintext.
@@ -90,22 +135,14 @@ struct Cipher {
 
 impl Cipher {
     fn new(traffic: &Traffic) -> Result<Self, TlsError> {
-        type Secrets = ConnectionTrafficSecrets;
-        let (algorithm, key, iv): (&'static Algorithm, _, _) = match &traffic.secrets {
-            Secrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
-            Secrets::Aes256Gcm { key, iv } => (&AES_256_GCM, key, iv),
-            Secrets::Chacha20Poly1305 { key, iv } => (&CHACHA20_POLY1305, key, iv),
-            _ => return Err(TlsError::UnknownCipher),
+        let layout = match (traffic.tls13, traffic.suite) {
+            (true, _) => Layout::Tls13,
+            (false, Suite::ChaCha20Poly1305) => Layout::Tls12ChaCha,
+            (false, Suite::Aes128Gcm | Suite::Aes256Gcm) => Layout::Tls12Gcm,
         };
-        let layout = match (traffic.version, &traffic.secrets) {
-            (ProtocolVersion::TLSv1_3, _) => Layout::Tls13,
-            (_, Secrets::Chacha20Poly1305 { .. }) => Layout::Tls12ChaCha,
-            _ => Layout::Tls12Gcm,
-        };
-        let key = UnboundKey::new(algorithm, key.as_ref()).map_err(|_| TlsError::UnknownCipher)?;
-        let mut nonce = [0; NONCE_LEN];
-        nonce.copy_from_slice(iv.as_ref());
-        Ok(Self { key: LessSafeKey::new(key), iv: nonce, layout, sequence: traffic.sequence })
+        let key = UnboundKey::new(traffic.suite.algorithm(), &traffic.key);
+        let key = LessSafeKey::new(key.map_err(|_| TlsError::UnknownCipher)?);
+        Ok(Self { key, iv: traffic.iv, layout, sequence: traffic.sequence })
     }
 
     /// The nonce of the next record: the IV with the counter laid over its end (RFC 8446 section

@@ -98,30 +98,23 @@ pub async fn accept<S: Socket>(
     let alpn = connection.alpn_protocol().map(Vec::from);
     let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
     let (extracted, secrets) = connection.dangerous_into_kernel_connection()?;
-    let (sequence, tx) = extracted.tx;
-    let tx = Traffic { version, secrets: tx, sequence };
-    let (sequence, rx) = extracted.rx;
-    let rx = Traffic { version, secrets: rx, sequence };
+    let tx = Traffic::new(version, extracted.tx)?;
+    let rx = Traffic::new(version, extracted.rx)?;
     let limit = confidentiality_limit(suite);
-    let outbound = match hand_over(&wire, &tx, suite, choice) {
+    let outbound = match hand_over(&wire, &tx, choice) {
         true => Outbound::in_kernel(&tx, limit),
         false => Outbound::in_user_space(&tx, limit)?,
     };
     let inbound = Inbound::new(&rx, rest)?;
-    let session = Session { inbound, outbound, secrets, version, alerted: false };
+    let session = Session { inbound, outbound, secrets, alerted: false };
     let wire = TlsWire { wire, unread: Bytes::new(), session: Box::new(session) };
     Ok(TlsAccepted { wire, alpn, server_name, version, cipher_suite: suite.suite(), resumed })
 }
 
 /// Whether the kernel has taken the keys for what is sent.
-fn hand_over<S: Socket>(
-    wire: &Wire<S>,
-    traffic: &Traffic,
-    suite: SupportedCipherSuite,
-    choice: TlsChoice,
-) -> bool {
+fn hand_over<S: Socket>(wire: &Wire<S>, traffic: &Traffic, choice: TlsChoice) -> bool {
     let wanted = match choice {
-        TlsChoice::Auto => probe::prefers_kernel(suite.suite(), traffic.version),
+        TlsChoice::Auto => probe::prefers_kernel(traffic),
         TlsChoice::Kernel => true,
         TlsChoice::UserSpace => false,
     };
@@ -185,7 +178,6 @@ struct Session {
     inbound: Inbound,
     outbound: Outbound,
     secrets: Secrets,
-    version: ProtocolVersion,
     /// The last alert was queued: nothing follows it.
     alerted: bool,
 }
@@ -288,8 +280,8 @@ impl<S: Socket> TlsWire<S> {
 impl Session {
     /// RFC 8446 section 4.6.3.
     fn key_update(&mut self, wants_ours: bool) -> Result<(), TlsError> {
-        let (sequence, secrets) = self.secrets.update_rx_secret()?;
-        self.inbound.rekey(&Traffic { version: self.version, secrets, sequence })?;
+        let traffic = Traffic::new(ProtocolVersion::TLSv1_3, self.secrets.update_rx_secret()?)?;
+        self.inbound.rekey(&traffic)?;
         if !wants_ours {
             return Ok(());
         }
