@@ -33,7 +33,7 @@ impl Fixture {
 
     fn ask(&self, target: &str) -> Answer {
         let mut peer = Peer::connect(self.admin);
-        peer.get(target);
+        peer.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
         peer.answer()
     }
 

@@ -101,7 +101,7 @@ fn who_is_idle_makes_room_and_who_is_busy_does_not() {
     first.send(b"HEAD /file.bin HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(first.head().status, 200);
     // Parked by now.
-    first.assert_silent(1_500);
+    first.assert_silent(2_500);
     let second = busy(&server);
     fixture.assert_served(Peer::connect(server.address()));
     assert_eq!(first.rest(), b"", "the one that was idle longest is gone");

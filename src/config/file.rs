@@ -87,7 +87,7 @@ impl fmt::Display for Place {
 
 /// What is wrong with a file.
 #[derive(Debug, thiserror::Error)]
-#[error("{place}: {fault}")]
+#[error("{place}: {}", one_line(fault))]
 pub(crate) struct FileError {
     pub(crate) place: Place,
     pub(crate) fault: Fault,
@@ -107,6 +107,19 @@ pub(crate) enum Fault {
     Value { key: String, value: String, problem: String },
     #[error("{0}")]
     Place(String),
+}
+
+/// Keys and values may hold anything, and the log is read line by line.
+fn one_line(fault: &Fault) -> String {
+    let text = fault.to_string();
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let shown = |letter: char| match letter.is_control() {
+        true => letter.escape_default().to_string(),
+        false => letter.to_string(),
+    };
+    text.chars().map(shown).collect()
 }
 
 fn similar_key(key: &str) -> String {
@@ -490,6 +503,7 @@ mod tests {
         check_error("[[site]]\nhidde = true", "2:1: unknown key 'hidde'; did you mean 'hidden'?");
         check_error("[[site]]\nhost = []", "2:8: 'host' names no host");
         check_error("hidden = true\nhidden = true", "2:1: duplicate key");
+        check_error(r#""a\nb" = 1"#, r"1:1: unknown key 'a\nb'");
     }
 
     #[test]

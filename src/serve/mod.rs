@@ -202,7 +202,10 @@ fn warn_of_open_doors(config: &config::Config, admin: Option<&AdminListener>) {
              --admin PORT stays on this host"
         );
     }
-    let is_open = |address: &ListenAddress| matches!(address, ListenAddress::Tcp(address) if !address.ip().is_loopback());
+    let is_open = |address: &ListenAddress| match address {
+        ListenAddress::Tcp(address) => !address.ip().is_loopback(),
+        _ => false,
+    };
     let plain = config.flags.listen.iter().find(|address| is_open(address));
     let asks = config.mounts.iter().any(|mount| mount.site.passwords.is_some());
     if let (true, Some(address)) = (asks, plain) {

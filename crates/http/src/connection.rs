@@ -263,6 +263,16 @@ impl<S: Stream> Parked<S> {
     }
 }
 
+fn builder() -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(HEAD_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        // A client may say that it sends nothing more and still wait for its download.
+        .half_close(true);
+    http
+}
+
 /// Answers requests until the connection ends, or is quiet and can be parked.
 async fn talk<S: Stream>(
     Parked { socket, unread }: Parked<S>,
@@ -298,13 +308,7 @@ async fn talk<S: Stream>(
         unread_body.fetch_or(has_body, Ordering::Relaxed);
         Shared::answer(shared, request, client, &ledger, UnderWay::begin(&under_way))
     });
-    let mut http = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_MAX)
-        .max_buf_size(HEAD_BYTES_MAX)
-        // A client may say that it sends nothing more and still wait for its download.
-        .half_close(true)
-        .serve_connection(TokioIo::new(wire), answer);
+    let mut http = builder().serve_connection(TokioIo::new(wire), answer);
     let mut stopping = false;
     let mut parking = false;
     let mut seen = 0;

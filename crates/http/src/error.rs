@@ -108,10 +108,7 @@ impl RequestError {
 
     /// As what it is counted, if it protects others.
     pub(crate) fn refusal(&self) -> Option<Refusal> {
-        match self {
-            Self::Unauthorized { reason } => Some(*reason),
-            _ => None,
-        }
+        if let Self::Unauthorized { reason } = self { Some(*reason) } else { None }
     }
 
     pub(crate) fn status(&self) -> StatusCode {
@@ -139,10 +136,12 @@ impl RequestError {
 }
 
 fn why_unauthorized(reason: Refusal) -> &'static str {
-    match reason {
-        Refusal::PasswordAttempts => "too many wrong passwords; try again in a minute",
-        Refusal::PasswordChecks => "too many passwords are being checked; try again",
-        _ => "this site asks for a name and a password",
+    if reason == Refusal::PasswordAttempts {
+        "too many wrong passwords; try again in a minute"
+    } else if reason == Refusal::PasswordChecks {
+        "too many passwords are being checked; try again"
+    } else {
+        "this site asks for a name and a password"
     }
 }
 

@@ -101,7 +101,8 @@ pub(crate) async fn talk<S: Stream>(
                 let begun = begun.load(Ordering::Relaxed);
                 if begun != seen || under_way.load(Ordering::Relaxed) > 0 {
                     seen = begun;
-                    quiet.as_mut().reset(Instant::now() + if goodbye { GOODBYE_MAX } else { IDLE_MAX });
+                    let again = if goodbye { GOODBYE_MAX } else { IDLE_MAX };
+                    quiet.as_mut().reset(Instant::now() + again);
                     continue;
                 }
                 if goodbye {

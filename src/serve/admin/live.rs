@@ -6,9 +6,9 @@ use pagewire_engine::{Route, Tally};
 use pagewire_http::{Refusal, Transfer};
 use serde::Serialize;
 
-use super::Snapshot;
 use super::history::{bytes_by, ways};
 use super::stats::CLASSES;
+use super::{Snapshot, VERSION};
 
 #[derive(Serialize)]
 struct Live<'a> {
@@ -92,7 +92,7 @@ pub(crate) fn render(snapshot: &Snapshot) -> String {
     let seconds = snapshot.seconds.iter().map(|(route, bytes)| Seconds { route, bytes }).collect();
 
     let live = Live {
-        version: env!("CARGO_PKG_VERSION"),
+        version: VERSION,
         stopping: snapshot.stopping,
         uptime_seconds: snapshot.uptime.as_secs_f64(),
         connections: Connections {

@@ -6,18 +6,17 @@ use std::fmt::{Display, Write};
 use pagewire_engine::Route;
 use pagewire_http::Refusal;
 
-use super::Snapshot;
 use super::history::ways;
 use super::stats::{BUCKETS, CLASSES, Times};
+use super::{Snapshot, VERSION};
 
 pub(crate) const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// All metrics, each with its HELP and TYPE.
 pub(crate) fn render(snapshot: &Snapshot) -> String {
     let mut page = Page(String::new());
-    let version = env!("CARGO_PKG_VERSION");
     page.family("pagewire_build_info", "gauge", "The version that runs.");
-    page.sample("pagewire_build_info", &[("version", version)], 1);
+    page.sample("pagewire_build_info", &[("version", VERSION)], 1);
     moved(&mut page, snapshot);
     connections(&mut page, snapshot);
     responses(&mut page, snapshot);

@@ -30,6 +30,8 @@ use crate::serve::log::LineSender;
 pub(crate) use listen::{AdminAddress, AdminListener};
 pub(crate) use stats::Stats;
 
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// Transfers on the live page at most; it says how many there are.
 const TRANSFERS_MAX: usize = 200;
 

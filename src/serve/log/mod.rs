@@ -1,9 +1,9 @@
 //! The access log: one line a response, in the format that was asked for. `writer.rs` writes
 //! them; the formats are PURE.
 
-mod common;
 mod escape;
 mod json;
+mod ncsa;
 mod text;
 mod writer;
 
@@ -39,8 +39,8 @@ impl LogFormat {
         match self {
             Self::Text => Some(text::line(exchange)),
             Self::Json => Some(json::line(exchange)),
-            Self::Common => Some(common::line(exchange, common::Agent::Left)),
-            Self::Combined => Some(common::line(exchange, common::Agent::Named)),
+            Self::Common => Some(ncsa::line(exchange, ncsa::Agent::Left)),
+            Self::Combined => Some(ncsa::line(exchange, ncsa::Agent::Named)),
             Self::Off => None,
         }
     }

@@ -22,7 +22,9 @@ pub(crate) fn set_tls_layer(socket: impl AsFd) -> io::Result<()> {
 /// Has the kernel send at most so many bytes per second (SO_MAX_PACING_RATE, Linux 3.13; TCP paces
 /// by itself since 4.13). Other sockets than TCP's take it and do nothing.
 pub(crate) fn set_max_pacing_rate(socket: impl AsFd, bytes_per_second: u64) -> io::Result<()> {
-    set(socket, libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, &bytes_per_second.to_ne_bytes())
+    #[expect(clippy::disallowed_methods, reason = "the kernel takes a number of its own")]
+    let rate = bytes_per_second.to_ne_bytes();
+    set(socket, libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, &rate)
 }
 
 /// How many bytes the peer of a TCP socket has acknowledged (TCP_INFO, its field

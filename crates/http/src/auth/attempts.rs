@@ -1,4 +1,4 @@
-//! Wrong passwords by address, so that nobody guesses for long. PURE but for its lock.
+//! Wrong passwords by address, so that nobody guesses for long. The time comes in.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

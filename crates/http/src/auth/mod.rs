@@ -199,7 +199,7 @@ fn credentials(said: &[u8]) -> Option<(String, Vec<u8>)> {
     }
     let decoded = BASE64_STANDARD.decode(token.trim()).ok()?;
     let colon = decoded.iter().position(|byte| *byte == b':')?;
-    let user = String::from_utf8(decoded[..colon].to_vec()).ok()?;
+    let user = str::from_utf8(&decoded[..colon]).ok()?.to_owned();
     Some((user, decoded[colon + 1..].into()))
 }
 
