@@ -73,7 +73,16 @@ fn the_name_chooses_the_certificate_and_reload_changes_it() {
     let pairs = [text(&a), text(&a_key), text(&b), text(&b_key)];
     let server = Server::start(
         dir.path(),
-        &["--tls-cert", &pairs[0], "--tls-key", &pairs[1], "--tls-cert", &pairs[2], "--tls-key", &pairs[3]],
+        &[
+            "--tls-cert",
+            &pairs[0],
+            "--tls-key",
+            &pairs[1],
+            "--tls-cert",
+            &pairs[2],
+            "--tls-key",
+            &pairs[3],
+        ],
     );
     let port = server.address().port();
     let works = |name: &str, authority: &PathBuf| {
@@ -150,14 +159,19 @@ fn no_old_protocol_and_no_weak_cipher() {
         let mut lines = said.lines().filter(|line| line.starts_with(protocol));
         lines.next().unwrap_or_else(|| panic!("no {protocol}: {said}")).ends_with("enabled")
     };
-    for (protocol, on) in
-        [("SSLv2", false), ("SSLv3", false), ("TLSv1.0", false), ("TLSv1.1", false), ("TLSv1.2", true), ("TLSv1.3", true)]
-    {
+    for (protocol, on) in [
+        ("SSLv2", false),
+        ("SSLv3", false),
+        ("TLSv1.0", false),
+        ("TLSv1.1", false),
+        ("TLSv1.2", true),
+        ("TLSv1.3", true),
+    ] {
         assert_eq!(state_of(protocol), on, "{protocol}: {said}");
     }
-    for cipher in said.lines().filter(|line| {
-        line.starts_with("Preferred") || line.starts_with("Accepted")
-    }) {
+    for cipher in
+        said.lines().filter(|line| line.starts_with("Preferred") || line.starts_with("Accepted"))
+    {
         assert!(cipher.contains("GCM") || cipher.contains("CHACHA20"), "{cipher}");
     }
     assert!(said.contains("Session renegotiation not supported"), "{said}");

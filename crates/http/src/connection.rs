@@ -281,9 +281,12 @@ async fn talk<S: Stream>(
     phase: &mut watch::Receiver<Phase>,
 ) -> Option<Parked<S>> {
     let peer = client.peer;
-    let (mut wire, ledger) = socket.wire(unread.clone(), shared);
-    let left = if client.is_sent_on || client.tls.is_some() {
-        Left::ForHyper(unread)
+    // Bytes are given back once: to the lane by its wire, or to hyper below.
+    let skips_lane = client.is_sent_on || client.tls.is_some();
+    let (for_lane, kept) = if skips_lane { (Bytes::new(), unread) } else { (unread, Bytes::new()) };
+    let (mut wire, ledger) = socket.wire(for_lane, shared);
+    let left = if skips_lane {
+        Left::ForHyper(kept)
     } else {
         S::fast_lane(&mut wire, peer, shared, phase).await
     };
