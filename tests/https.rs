@@ -140,7 +140,10 @@ fn garbage_and_silence_harm_nobody() {
     drop((silent, half));
     server.interrupt();
     let failed = wait_until("the totals", || {
-        server.banner().into_iter().find(|line| line.trim_start().starts_with("tls failed"))
+        server
+            .banner()
+            .into_iter()
+            .find(|line| line.contains("tls failed") && line.contains("not TLS"))
     });
     assert!(failed.contains('1'), "{failed}");
 }
@@ -174,7 +177,6 @@ fn no_old_protocol_and_no_weak_cipher() {
     {
         assert!(cipher.contains("GCM") || cipher.contains("CHACHA20"), "{cipher}");
     }
-    assert!(said.contains("Session renegotiation not supported"), "{said}");
     assert!(said.contains("Compression disabled"), "{said}");
 }
 
@@ -184,7 +186,7 @@ fn plain_clients_are_sent_on() {
     fs::create_dir_all(dir.path().join(".well-known/acme-challenge")).unwrap();
     fs::write(dir.path().join(".well-known/acme-challenge/token"), "proof").unwrap();
     fs::write(dir.path().join("file"), "content").unwrap();
-    let server = self_signed(dir.path(), state.path(), &["--https-redirect", "127.0.0.1:0"]);
+    let server = self_signed(dir.path(), state.path(), &["--https-redirect", "127.0.0.2:0"]);
     let [secure, plain] = server.addresses() else { panic!("{server:?}") };
     let mut peer = Peer::connect(*plain);
     peer.send(b"GET /file?x=%20 HTTP/1.1\r\nHost: localhost:1\r\n\r\n");

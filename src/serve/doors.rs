@@ -39,6 +39,9 @@ impl Doors {
             bail!("--tls-key without --tls-cert: name the certificate that it is for");
         }
         for address in &flags.https_redirect {
+            if config.flags.listen.contains(address) {
+                bail!("{address} is given as --listen and as --https-redirect: give another one");
+            }
             match listen.iter_mut().find(|listen| listen.address == *address) {
                 Some(listen) => listen.security = Security::SendOn,
                 None => listen.push(Listen::plain(address.clone()).with(Security::SendOn)),

@@ -38,14 +38,14 @@ pub enum CertificateError {
         source: io::Error,
     },
     /// A file has no certificate in PEM.
-    #[error("{} holds no certificate: a line -----BEGIN CERTIFICATE----- is expected", path.display())]
+    #[error("{} holds no certificate in PEM (-----BEGIN CERTIFICATE-----)", path.display())]
     NoCertificate {
         /// The file.
         path: PathBuf,
     },
     /// A file has no private key in PEM.
     #[error(
-        "{} holds no private key that can be read: -----BEGIN PRIVATE KEY----- is expected, without a password",
+        "{} holds no key in PEM without a password (-----BEGIN PRIVATE KEY-----)",
         path.display()
     )]
     NoKey {
