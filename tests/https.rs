@@ -177,7 +177,7 @@ fn no_old_protocol_and_no_weak_cipher() {
     {
         assert!(cipher.contains("GCM") || cipher.contains("CHACHA20"), "{cipher}");
     }
-    assert!(said.contains("Compression disabled"), "{said}");
+    assert!(said.contains("Session renegotiation not supported"), "{said}");
 }
 
 #[test]
@@ -196,6 +196,4 @@ fn plain_clients_are_sent_on() {
     assert_eq!(answer.head.header("location"), Some(location.as_str()));
     let url = format!("http://{plain}/.well-known/acme-challenge/token");
     assert_eq!(curl(&["--fail", &url]).stdout, b"proof");
-    let followed = curl(&["--location", "--insecure", &format!("http://{plain}/file")]);
-    assert_eq!(followed.stdout, b"content");
 }
