@@ -169,8 +169,64 @@ fn any_number_of_threads_serves() {
     }
 }
 
-/// What people get to see when something is wrong, word by word. `DIR` stands for the test's own
-/// directory.
+/// What people get to see when something is wrong, word by word: arguments, exit status, the first
+/// line. `DIR` stands for the test's own directory, `TAKEN` for an address that is listened on.
+const ERRORS: &[(&[&str], i32, &str)] = &[
+    (
+        &["serve", "DIR/missing"],
+        FAILED,
+        "pagewire: cannot serve DIR/missing: No such file or directory (os error 2); \
+         name a directory that exists",
+    ),
+    (
+        &["serve", "DIR/file"],
+        FAILED,
+        "pagewire: cannot serve DIR/file: Not a directory (os error 20); \
+         name the directory that it lies in",
+    ),
+    (
+        &["serve", "DIR", "--listen", "TAKEN"],
+        FAILED,
+        "pagewire: cannot listen on TAKEN: Address already in use (os error 98); another \
+         program listens there: choose another port with --listen; port 0 takes any",
+    ),
+    (
+        &["serve", "DIR", "--listen", "192.0.2.1:0"],
+        FAILED,
+        "pagewire: cannot listen on 192.0.2.1:0: Cannot assign requested address (os error \
+         99); no interface of this host has that address",
+    ),
+    (
+        &["serve", "DIR", "--listen", "unix:DIR/file"],
+        FAILED,
+        "pagewire: cannot listen on unix:DIR/file: what is there is no socket; \
+         name another path, or end who listens there",
+    ),
+    (
+        &["serve", "DIR", "--mount", "/=DIR"],
+        FAILED,
+        "pagewire: two directories are served for all hosts at /",
+    ),
+    (
+        &["serve", "DIR", "--config", "DIR/none.toml"],
+        FAILED,
+        "pagewire: cannot read the configuration file DIR/none.toml: No such file or \
+         directory (os error 2)",
+    ),
+    (
+        &["serve", "--config", "DIR/wrong.toml"],
+        FAILED,
+        "pagewire: DIR/wrong.toml:2:1: unknown key 'limits'",
+    ),
+    (
+        &["serve", "DIR", "--mount", "pub"],
+        USAGE,
+        "error: invalid value 'pub' for '--mount </PATH=DIR>': it is a path and a directory, \
+         such as /pub=/srv/pub",
+    ),
+    (&["serve", "DIR", "--lissten", "x"], USAGE, "error: unexpected argument '--lissten'"),
+];
+
 #[test]
 fn errors_say_what_where_and_the_way_out() {
     let dir = plain_dir();
@@ -180,61 +236,7 @@ fn errors_say_what_where_and_the_way_out() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
     let here = dir.path().display().to_string();
-    for (arguments, code, expected) in [
-        (
-            vec!["serve", "DIR/missing"],
-            FAILED,
-            "pagewire: cannot serve DIR/missing: No such file or directory (os error 2); \
-             name a directory that exists",
-        ),
-        (
-            vec!["serve", "DIR/file"],
-            FAILED,
-            "pagewire: cannot serve DIR/file: Not a directory (os error 20); \
-             name the directory that it lies in",
-        ),
-        (
-            vec!["serve", "DIR", "--listen", "TAKEN"],
-            FAILED,
-            "pagewire: cannot listen on TAKEN: Address already in use (os error 98); another \
-             program listens there: choose another port with --listen; port 0 takes any",
-        ),
-        (
-            vec!["serve", "DIR", "--listen", "192.0.2.1:0"],
-            FAILED,
-            "pagewire: cannot listen on 192.0.2.1:0: Cannot assign requested address (os error \
-             99); no interface of this host has that address",
-        ),
-        (
-            vec!["serve", "DIR", "--listen", "unix:DIR/file"],
-            FAILED,
-            "pagewire: cannot listen on unix:DIR/file: what is there is no socket; \
-             name another path, or end who listens there",
-        ),
-        (
-            vec!["serve", "DIR", "--mount", "/=DIR"],
-            FAILED,
-            "pagewire: two directories are served for all hosts at /",
-        ),
-        (
-            vec!["serve", "DIR", "--config", "DIR/none.toml"],
-            FAILED,
-            "pagewire: cannot read the configuration file DIR/none.toml: No such file or \
-             directory (os error 2)",
-        ),
-        (
-            vec!["serve", "--config", "DIR/wrong.toml"],
-            FAILED,
-            "pagewire: DIR/wrong.toml:2:1: unknown key 'limits'",
-        ),
-        (
-            vec!["serve", "DIR", "--mount", "pub"],
-            USAGE,
-            "error: invalid value 'pub' for '--mount </PATH=DIR>': it is a path and a directory, \
-             such as /pub=/srv/pub",
-        ),
-        (vec!["serve", "DIR", "--lissten", "x"], USAGE, "error: unexpected argument '--lissten'"),
-    ] {
+    for (arguments, code, expected) in ERRORS {
         let arguments: Vec<String> = arguments
             .iter()
             .map(|argument| argument.replace("DIR", &here).replace("TAKEN", &taken))
@@ -245,6 +247,6 @@ fn errors_say_what_where_and_the_way_out() {
         let said = said.replace(&here, "DIR").replace(&taken, "TAKEN");
         let first = said.lines().next().unwrap_or_default();
         assert!(first.starts_with(expected), "{arguments:?}: {said}");
-        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert_eq!(output.status.code(), Some(*code), "{said}");
     }
 }

@@ -226,8 +226,8 @@ fn heads_and_targets_have_their_limits() {
     };
     let name = |len: usize| format!("/{}", "a".repeat(len));
     assert_eq!(status(get(&name(200), "")), "404");
-    assert_eq!(status(get(&name(7_900), "")), "404");
-    assert_eq!(status(get(&name(8_100), "")), "414");
+    assert_eq!(status(get(&name(16_000), "")), "404");
+    assert_eq!(status(get(&name(17_000), "")), "414");
     assert_eq!(status(get("/", &format!("X: {}\r\n", "a".repeat(20_000)))), "200");
     assert_eq!(status(get("/", &format!("X: {}\r\n", "a".repeat(60_000)))), "431");
     assert_eq!(status(get("/", &"X: y\r\n".repeat(90))), "200");

@@ -31,7 +31,9 @@ fn the_kernel_seals_what_sendfile_sends() {
     let _turn = heavy();
     let mut vm = vm();
     vm.args(["--seconds", "300", "--with"]).arg(example("tls_file"));
-    MODULES.iter().for_each(|module| drop(vm.args(["--module", module])));
+    for module in MODULES {
+        vm.args(["--module", module]);
+    }
     let Output { status, stdout, stderr } = vm.args(["sh", "-euc", SCRIPT]).output().unwrap();
     let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     assert!(status.success(), "{stdout}{stderr}");

@@ -11,7 +11,7 @@ pub(crate) struct FileFlags {
     /// Read what the command line and the environment do not say from this TOML file
     ///
     /// Its keys are the flags' long names, and root for DIR; paths in it start at the file's own
-    /// directory. Each table under a line [[site]] serves another directory: root, the hosts
+    /// directory. Each table under a line `[[site]]` serves another directory: root, the hosts
     /// that it is served for (host), what paths begin with (path), and any flag of sites.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,

@@ -23,7 +23,7 @@ pub(crate) struct ServeFlags {
 
     /// Address to listen on: IP:PORT or unix:/PATH; may be given more than once
     ///
-    /// Port 0 takes a free one; [::] is IPv4 too. A Unix socket gets the permission bits of the
+    /// Port 0 takes a free one; `[::]` is IPv4 too. A Unix socket gets the permission bits of the
     /// umask, or those that are given behind it, as in unix:/run/pagewire.sock:660. Sockets that
     /// systemd passes are listened on instead of the default.
     #[arg(long, value_name = "ADDR", value_delimiter = ',', default_value = "127.0.0.1:8080")]

@@ -70,10 +70,8 @@ pub(crate) fn run(line: &[OsString]) -> anyhow::Result<()> {
     let doors = Doors::of(&config, &sockets)?;
     let notifier = Notifier::connect();
     let admin = config.flags.admin.as_ref().map(AdminListener::bind).transpose()?;
-    let log = match config.flags.log_format() {
-        LogFormat::Off => None,
-        _ => Some(LogOut::open(config.flags.log_file.as_deref())?),
-    };
+    let log = || LogOut::open(config.flags.log_file.as_deref());
+    let log = (config.flags.log_format() != LogFormat::Off).then(log).transpose()?;
     let sandbox = sandbox::close(&config);
     let runtime = runtime(&config.flags).context("cannot start the event loop")?;
     let lines = log.map(LineWriter::start).transpose()?;
@@ -202,9 +200,8 @@ fn warn_of_open_doors(config: &config::Config, admin: Option<&AdminListener>) {
              --admin PORT stays on this host"
         );
     }
-    let is_open = |address: &ListenAddress| match address {
-        ListenAddress::Tcp(address) => !address.ip().is_loopback(),
-        _ => false,
+    let is_open = |address: &ListenAddress| {
+        if let ListenAddress::Tcp(address) = address { !address.ip().is_loopback() } else { false }
     };
     let plain = config.flags.listen.iter().find(|address| is_open(address));
     let asks = config.mounts.iter().any(|mount| mount.site.passwords.is_some());

@@ -77,7 +77,7 @@ impl Limits {
 /// So many connections with so many descriptors.
 fn connections_max(descriptors: u64) -> u64 {
     let files = (descriptors / 4).min(OPEN_FILES_MAX);
-    let kept_back = DESCRIPTORS_KEPT_BACK + descriptors / 8;
+    let kept_back = DESCRIPTORS_KEPT_BACK.min(descriptors / 8) + descriptors / 8;
     descriptors.saturating_sub(files).saturating_sub(kept_back).max(1)
 }
 
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn descriptors_are_left_for_files() {
-        for (descriptors, expected) in [(64, 1), (256, 96), (1024, 576), (20_000, 16_924)] {
+        for (descriptors, expected) in [(64, 32), (256, 128), (1024, 576), (20_000, 16_924)] {
             assert_eq!(connections_max(descriptors), expected, "{descriptors}");
         }
     }

@@ -137,7 +137,7 @@ pub(crate) fn written_head(response: &Response<FileBody>) -> Option<Box<[u8]>> {
     if response.status() != StatusCode::OK {
         return None;
     }
-    let mut head = b"HTTP/1.1 200 OK\r\n".to_vec();
+    let mut head = Vec::from(*b"HTTP/1.1 200 OK\r\n");
     for (name, value) in response.headers() {
         for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
             head.extend_from_slice(part);

@@ -138,7 +138,7 @@ impl FileService {
                 response
             }
             Err(error) => {
-                let mut response = error_response(request, &error);
+                let mut response = self.page(request, None, error_response(request, &error));
                 if let Some(reason) = error.refusal() {
                     response.extensions_mut().insert(reason);
                 }

@@ -20,9 +20,9 @@ pub(crate) fn quoted(bytes: &[u8]) -> String {
     out
 }
 
-/// The same for a word: blanks are escaped, too.
+/// The same for a word, which blanks end and not quotes.
 pub(crate) fn word(bytes: &[u8]) -> String {
-    quoted(bytes).replace(' ', "\\x20")
+    quoted(bytes).replace("\\\"", "\"").replace(' ', "\\x20")
 }
 
 /// JSON, in which what terminals act upon is escaped. JSON itself escapes only what is below the
@@ -47,7 +47,7 @@ mod tests {
     #[test]
     fn everything_is_escaped_and_nothing_lost() {
         assert_eq!(quoted(b"a \"b\" \\ \x1b[2J\n\xff"), r#"a \"b\" \\ \x1b[2J\x0a\xff"#);
-        assert_eq!(word(b"a b"), r"a\x20b");
+        assert_eq!(word(br#"a b"\"#), r#"a\x20b"\\"#);
         let text = "a\u{9b}31m\u{2028}b\u{202e}";
         let escaped = json(&serde_json::to_string(text).unwrap());
         assert!(escaped.is_ascii());

@@ -190,17 +190,17 @@ impl<S: Socket> TlsWire<S> {
         self
     }
 
-    /// Has peers that take too little given up on; see [`Wire::with_patience`].
-    #[must_use]
-    pub fn with_patience(mut self, patience: Arc<Patience>) -> Self {
-        self.wire = self.wire.with_patience(patience);
-        self
-    }
-
-    /// Has it share a rate with others; see [`Wire::throttled_by`].
+    /// See [`Wire::throttled_by`].
     #[must_use]
     pub fn throttled_by(mut self, throttle: Arc<Throttle>) -> Self {
         self.wire = self.wire.throttled_by(throttle);
+        self
+    }
+
+    /// See [`Wire::with_patience`].
+    #[must_use]
+    pub fn with_patience(mut self, patience: Arc<Patience>) -> Self {
+        self.wire = self.wire.with_patience(patience);
         self
     }
 

@@ -279,7 +279,7 @@ mod tests {
         let read = |said: &str| credentials(said.as_bytes());
         // The example of RFC 7617, section 2.
         let aladdin = read("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==").unwrap();
-        assert_eq!(aladdin, ("Aladdin".to_owned(), b"open sesame".to_vec()));
+        assert_eq!(aladdin, ("Aladdin".to_owned(), Vec::from(b"open sesame")));
         for wrong in ["", "Basic", "Basic !", "Bearer QTpi", "Basic QQ==", &"x".repeat(5000)] {
             assert_eq!(read(wrong), None, "{wrong}");
         }
