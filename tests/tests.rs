@@ -12,6 +12,7 @@ mod doctor;
 mod downloads;
 mod faults;
 mod http2;
+mod https;
 mod idle;
 mod lab;
 mod limits;

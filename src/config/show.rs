@@ -3,13 +3,13 @@
 
 use std::fmt::Write;
 
-use clap::Arg;
 use clap::parser::ValueSource;
+use clap::{Arg, Args};
 use toml::Value;
 
 use crate::config::file::{Setting, Site, Takes};
 use crate::config::{Config, is_said};
-use crate::flags;
+use crate::flags::{self, TlsFlags};
 
 impl Config {
     /// As TOML; flags that have no value are comments.
@@ -36,8 +36,14 @@ impl Config {
         let changeable = flags::site_keys();
         let of_site =
             |arg: &Arg| changeable.get_arguments().any(|key| key.get_id() == arg.get_id());
+        // Listeners come and go, and certificates with them.
+        let listeners = TlsFlags::augment_args(clap::Command::new("listeners"));
+        let of_listeners = |arg: &Arg| {
+            arg.get_id() == "listen"
+                || listeners.get_arguments().any(|key| key.get_id() == arg.get_id())
+        };
         let keys = flags::keys();
-        let fixed = keys.get_arguments().filter(|arg| !of_site(arg) && arg.get_id() != "listen");
+        let fixed = keys.get_arguments().filter(|arg| !of_site(arg) && !of_listeners(arg));
         fixed.filter(|arg| self.value(arg) != new.value(arg)).map(key_of).collect()
     }
 

@@ -8,6 +8,7 @@ mod paper;
 mod password;
 mod serve;
 mod site;
+mod tls;
 
 use clap::{Arg, Args, CommandFactory, Parser, Subcommand};
 
@@ -19,6 +20,7 @@ pub(crate) use paper::{CompletionFlags, ManFlags};
 pub(crate) use password::PasswordFlags;
 pub(crate) use serve::ServeFlags;
 pub(crate) use site::SiteFlags;
+pub(crate) use tls::TlsFlags;
 
 /// Serves files with the fewest copies the kernel allows, and says which way each byte took.
 #[derive(Debug, Parser)]

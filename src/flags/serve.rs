@@ -7,7 +7,7 @@ use clap::{Args, ValueHint};
 use pagewire_engine::RouteChoice;
 use pagewire_http::{Listen, ListenAddress};
 
-use crate::flags::{LimitFlags, SiteFlags};
+use crate::flags::{LimitFlags, SiteFlags, TlsFlags};
 use crate::serve::{AdminAddress, LogFormat};
 use crate::trace;
 
@@ -28,6 +28,9 @@ pub(crate) struct ServeFlags {
     /// systemd passes are listened on instead of the default.
     #[arg(long, value_name = "ADDR", value_delimiter = ',', default_value = "127.0.0.1:8080")]
     pub(crate) listen: Vec<ListenAddress>,
+
+    #[command(flatten)]
+    pub(crate) tls: TlsFlags,
 
     /// Route that bytes take from file to socket
     ///

@@ -12,6 +12,7 @@ use pagewire_http::{ListenAddress, Mount};
 use crate::config::Config;
 use crate::mount;
 use crate::serve::AdminAddress;
+use crate::serve::doors::Doors;
 
 /// What was found out before the server began.
 pub(crate) struct Measured {
@@ -23,22 +24,25 @@ pub(crate) struct Measured {
 pub(crate) fn print(
     config: &Config,
     measured: &Measured,
+    doors: &Doors,
     addresses: &[ListenAddress],
     admin: Option<&AdminAddress>,
 ) -> io::Result<()> {
     let mut out = io::stdout().lock();
     print_sites(config, "serves", &mut out)?;
-    for address in addresses {
+    for (place, address) in addresses.iter().enumerate() {
+        let scheme = doors.scheme(place);
         match address {
             ListenAddress::Tcp(address) => reachable(address)
                 .iter()
-                .try_for_each(|address| writeln!(out, "  http://{address}/"))?,
+                .try_for_each(|address| writeln!(out, "  {scheme}://{address}/"))?,
             other @ (ListenAddress::Unix { .. } | _) => writeln!(out, "  {other}")?,
         }
     }
     if let Some(admin) = admin {
         writeln!(out, "admin: {admin}")?;
     }
+    doors.lines().try_for_each(|line| writeln!(out, "{line}"))?;
     writeln!(out, "{}", measured.routes)?;
     writeln!(out, "sandbox: {}", measured.sandbox)?;
     let route = config.flags.route;

@@ -3,6 +3,7 @@
 mod admin;
 mod banner;
 mod check;
+mod doors;
 mod error;
 mod log;
 mod reload;
@@ -18,8 +19,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use pagewire_engine::Route;
+use pagewire_engine::tls::TlsChoice;
 use pagewire_http::raise_descriptor_limit;
-use pagewire_http::{Config, ListenAddress, Observer, Refusal, Server, Totals};
+use pagewire_http::{Config, Listen, ListenAddress, Observer, Refusal, Server, Totals};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Mutex;
@@ -28,6 +30,7 @@ use tokio::time::timeout;
 use crate::config;
 use crate::flags::ServeFlags;
 use crate::serve::admin::{Admin, AdminListener, Stats};
+use crate::serve::doors::Doors;
 use crate::serve::error::with_way_out;
 use crate::serve::log::{LineSender, LineWriter, LogOut};
 use crate::serve::reload::Reload;
@@ -59,6 +62,12 @@ pub(crate) fn run(line: &[OsString]) -> anyhow::Result<()> {
     // The scratch file for it could not be made in the sandbox, nor the sandbox be closed around
     // threads that run already.
     let routes = banner::routes_here(&config);
+    if config.flags.tls.is_wanted() && config.flags.tls.tls_records == TlsChoice::Auto {
+        pagewire_engine::tls::probe();
+    }
+    let sockets = systemd::inherited().context("cannot take over the sockets of LISTEN_FDS")?;
+    // A self-signed certificate may have to be written.
+    let doors = Doors::of(&config, &sockets)?;
     let notifier = Notifier::connect();
     let admin = config.flags.admin.as_ref().map(AdminListener::bind).transpose()?;
     let log = || LogOut::open(config.flags.log_file.as_deref());
@@ -67,7 +76,7 @@ pub(crate) fn run(line: &[OsString]) -> anyhow::Result<()> {
     let runtime = runtime(&config.flags).context("cannot start the event loop")?;
     let lines = log.map(LineWriter::start).transpose()?;
     let sender = lines.as_ref().map(LineWriter::sender);
-    let begun = Begun { routes, sandbox, notifier, admin, lines: sender };
+    let begun = Begun { sockets, doors, routes, sandbox, notifier, admin, lines: sender };
     let totals = runtime.block_on(serve(line, config, begun));
     runtime.shutdown_timeout(STUCK_THREADS_GRACE);
     let lost = lines.map_or(0, LineWriter::finish);
@@ -87,6 +96,8 @@ fn runtime(flags: &ServeFlags) -> io::Result<Runtime> {
 
 /// What was opened and found out before the sandbox was closed.
 struct Begun {
+    sockets: Vec<Listen>,
+    doors: Doors,
     routes: String,
     sandbox: Sandbox,
     notifier: Notifier,
@@ -95,16 +106,15 @@ struct Begun {
 }
 
 async fn serve(line: &[OsString], config: config::Config, begun: Begun) -> anyhow::Result<Totals> {
-    let Begun { routes, sandbox, notifier, admin, lines } = begun;
+    let Begun { sockets, doors, routes, sandbox, notifier, admin, lines } = begun;
     let notifier = Arc::new(notifier);
     let signals = Mutex::new(StopSignals::catch().context("cannot catch signals")?);
     let hangup = reload::catch_hangup().context("cannot catch SIGHUP")?;
-    let watch = reload::watch(&config);
+    let changes = reload::watch(&config);
     let stats = admin.as_ref().map(|_| Arc::new(Stats::default()));
-    let sockets = systemd::inherited().context("cannot take over the sockets of LISTEN_FDS")?;
     let flags = &config.flags;
     let asked = Config {
-        listen: config.listen(&sockets),
+        listen: doors.listen.clone(),
         routes: flags.route,
         sites: config.mounts.clone(),
         limits: flags.limits.limits(),
@@ -114,7 +124,7 @@ async fn serve(line: &[OsString], config: config::Config, begun: Begun) -> anyho
     let measured = banner::Measured { routes, sandbox: sandbox.said };
     let server = Server::bind(asked, observer).await.map_err(with_way_out)?;
     let admin_address = admin.as_ref().map(AdminListener::address);
-    banner::print(&config, &measured, &server.addresses()?, admin_address)
+    banner::print(&config, &measured, &doors, &server.addresses()?, admin_address)
         .context("cannot print the start lines")?;
     warn_of_open_doors(&config, admin.as_ref());
     if let (Some(listener), Some(stats)) = (admin, stats) {
@@ -128,11 +138,12 @@ async fn serve(line: &[OsString], config: config::Config, begun: Begun) -> anyho
         line: line.into(),
         config,
         sockets,
+        certificates: doors.certificates,
         sandboxed: sandbox.closed,
         reloader: server.reloader(),
         notifier: Arc::clone(&notifier),
         hangup,
-        watch,
+        changes,
     };
     let reloading = tokio::spawn(reload.whenever_asked());
     notifier.ready();
@@ -225,6 +236,7 @@ impl StopSignals {
 
 fn print_totals(totals: &Totals, lines_lost: u64) -> io::Result<()> {
     let Totals { responses, aborted, connections, moved, refused, .. } = totals;
+    let Totals { handshakes, resumed, failed_handshakes, .. } = totals;
     let mut out = io::stdout().lock();
     writeln!(out, "totals: {responses} responses, {aborted} aborted, {connections} connections")?;
     for route in Route::ALL {
@@ -240,6 +252,12 @@ fn print_totals(totals: &Totals, lines_lost: u64) -> io::Result<()> {
     writeln!(out, "  cold        {} bytes brought in, {} waits", cold.bytes, cold.waits)?;
     for reason in Refusal::ALL.into_iter().filter(|reason| refused.by(*reason) > 0) {
         writeln!(out, "  refused     {} by {}", refused.by(reason), reason.name())?;
+    }
+    if *handshakes > 0 || !failed_handshakes.is_empty() {
+        writeln!(out, "  tls         {handshakes} handshakes, {resumed} resumed")?;
+    }
+    for (reason, count) in failed_handshakes {
+        writeln!(out, "  tls failed  {count} {reason}")?;
     }
     if lines_lost > 0 {
         writeln!(out, "  {lines_lost} lines were not printed: standard error was too slow")?;

@@ -6,11 +6,14 @@ use std::ffi::OsString;
 use std::io;
 use std::sync::Arc;
 
+use pagewire_http::tls::CertificateFacts;
 use pagewire_http::{Listen, Relistened, Reloader};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
 use crate::config::Config;
+use crate::serve::doors::{self, Doors};
 use crate::serve::error::with_way_out_of;
 use crate::serve::systemd::Notifier;
 use crate::serve::watch::FileWatch;
@@ -23,13 +26,16 @@ pub(crate) struct Reload {
     pub(crate) config: Config,
     /// Sockets that were inherited.
     pub(crate) sockets: Vec<Listen>,
+    /// What clients are shown.
+    pub(crate) certificates: Vec<CertificateFacts>,
     /// Other directories than at start cannot be opened.
     pub(crate) sandboxed: bool,
     pub(crate) reloader: Reloader,
     pub(crate) notifier: Arc<Notifier>,
     /// SIGHUP.
     pub(crate) hangup: Signal,
-    pub(crate) watch: Option<FileWatch>,
+    /// See [`watch`].
+    pub(crate) changes: mpsc::Receiver<()>,
 }
 
 /// From this call on SIGHUP ends the process no more.
@@ -37,32 +43,28 @@ pub(crate) fn catch_hangup() -> io::Result<Signal> {
     signal(SignalKind::hangup())
 }
 
-/// The watch on the configuration file, where there is one.
-pub(crate) fn watch(config: &Config) -> Option<FileWatch> {
-    let path = config.path.as_deref()?;
-    match FileWatch::new(path) {
-        Ok(watch) => Some(watch),
-        Err(error) => {
-            let path = path.display();
-            eprintln!("pagewire: changes of {path} are seen at SIGHUP only: {error}");
-            None
+/// Changes of the configuration file, where there is one, and of certificates and keys.
+pub(crate) fn watch(config: &Config) -> mpsc::Receiver<()> {
+    let (changed, changes) = mpsc::channel(1);
+    for path in config.path.iter().cloned().chain(doors::files(&config.flags)) {
+        match FileWatch::new(&path) {
+            Ok(watch) => drop(tokio::spawn(tell(watch, changed.clone()))),
+            Err(error) => {
+                let path = path.display();
+                eprintln!("pagewire: changes of {path} are seen at SIGHUP only: {error}");
+            }
         }
     }
+    changes
 }
 
 impl Reload {
     /// Reloads as often as there is reason to, for ever.
     pub(crate) async fn whenever_asked(mut self) {
         loop {
-            let changed = async {
-                match &mut self.watch {
-                    Some(watch) => watch.changed().await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 _ = self.hangup.recv() => {}
-                () = changed => {}
+                Some(()) = self.changes.recv() => {}
             }
             self.notifier.reloading();
             let said = match self.reload().await {
@@ -79,20 +81,39 @@ impl Reload {
     async fn reload(&mut self) -> anyhow::Result<String> {
         let line = self.line.clone();
         let config = spawn_blocking(move || Config::load(&line)).await??;
-        let listen = config.listen(&self.sockets);
-        let done = self.reloader.reload(listen, config.mounts.clone()).await;
+        let sockets = self.sockets.clone();
+        let (config, doors) = spawn_blocking(move || {
+            let doors = Doors::of(&config, &sockets)?;
+            anyhow::Ok((config, doors))
+        })
+        .await??;
+        let done = self.reloader.reload(doors.listen, config.mounts.clone()).await;
         let Some(done) = done else {
             return Ok("the server is ending".to_owned());
         };
         let done = done.map_err(|error| with_way_out_of(self.sandboxed, error))?;
-        let said = changes(&self.config, &config, &done);
+        let mut said = changes(&self.config, &config, &done);
+        let known = std::mem::replace(&mut self.certificates, doors.certificates);
+        for facts in self.certificates.iter().filter(|facts| !known.contains(facts)) {
+            said.push(doors::line(facts));
+        }
         self.config = config;
-        Ok(said)
+        Ok(if said.is_empty() { "nothing changed".to_owned() } else { said.join("; ") })
+    }
+}
+
+/// Tells of each change, for ever.
+async fn tell(mut watch: FileWatch, changed: mpsc::Sender<()>) {
+    loop {
+        watch.changed().await;
+        if changed.send(()).await.is_err() {
+            return;
+        }
     }
 }
 
 /// What another configuration made different.
-fn changes(old: &Config, new: &Config, listeners: &Relistened) -> String {
+fn changes(old: &Config, new: &Config, listeners: &Relistened) -> Vec<String> {
     let mut said = Vec::new();
     let sites = |config: &Config| -> BTreeSet<String> {
         config.mounts.iter().map(|mount| format!("{mount:?}")).collect()
@@ -123,5 +144,5 @@ fn changes(old: &Config, new: &Config, listeners: &Relistened) -> String {
     for key in old.fixed_differences(new) {
         said.push(format!("'{key}' stays as it was until a restart"));
     }
-    if said.is_empty() { "nothing changed".to_owned() } else { said.join("; ") }
+    said
 }

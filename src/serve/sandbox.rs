@@ -12,6 +12,7 @@ use pagewire_http::ListenAddress;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 use crate::config::Config;
+use crate::serve::doors;
 
 /// What of the sandbox this kernel has.
 #[derive(Debug)]
@@ -64,7 +65,7 @@ fn give_up_files(config: &Config) -> Result<RulesetStatus, RulesetError> {
     for mount in &config.mounts {
         allow(&mount.site.directory, read)?;
     }
-    for path in config.paths() {
+    for path in config.paths().into_iter().chain(doors::files(&config.flags)) {
         allow(&neighbourhood(&path), read)?;
     }
     for address in &config.flags.listen {

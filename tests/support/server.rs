@@ -86,7 +86,10 @@ impl Server {
         let addresses: Vec<SocketAddr> = banner
             .iter()
             .flatten()
-            .filter_map(|line| line.strip_prefix("  http://")?.strip_suffix('/')?.parse().ok())
+            .filter_map(|line| {
+                let address = line.strip_prefix("  http")?.trim_start_matches('s');
+                address.strip_prefix("://")?.strip_suffix('/')?.parse().ok()
+            })
             .collect();
         assert!(!addresses.is_empty(), "the server did not start: {self:?}");
         addresses

@@ -27,6 +27,7 @@ use crate::listen::PeerAddress;
 use crate::refusals::Refusal;
 use crate::serve::{Phase, Shared, reached};
 use crate::slots::Slot;
+use crate::tls::TlsSession;
 
 /// How long a connection is quiet before it is parked. Taking hyper down and up again costs some
 /// microseconds: not worth it between the requests of one page.
@@ -50,11 +51,12 @@ const UNREAD_MAX: Duration = Duration::from_secs(2);
 /// Serves one connection to its end.
 pub(crate) async fn connection<S: Stream>(
     socket: S,
-    peer: PeerAddress,
+    client: Client,
     _slot: Slot,
     shared: Arc<Shared>,
     mut phase: watch::Receiver<Phase>,
 ) {
+    let peer = client.peer;
     if let Err(error) = socket.set_undelayed() {
         tracing::debug!(%peer, %error, "TCP_NODELAY was refused");
     }
@@ -68,7 +70,7 @@ pub(crate) async fn connection<S: Stream>(
         () = shared.slots.wanted() => return,
     };
     if http2 {
-        return Box::pin(http2::talk(parked, peer, &shared, &mut phase)).await;
+        return Box::pin(http2::talk(parked, client, &shared, &mut phase)).await;
     }
     let mut patience = HEAD_MAX;
     loop {
@@ -84,12 +86,21 @@ pub(crate) async fn connection<S: Stream>(
             }
         }
         // Boxed: this task is to be small while it is parked.
-        match Box::pin(talk(parked, peer, &shared, &mut phase)).await {
+        match Box::pin(talk(parked, client, &shared, &mut phase)).await {
             Some(again) => parked = again,
             None => return,
         }
         patience = IDLE_MAX;
     }
+}
+
+/// Who is at the other end, and what all requests of the connection have in common.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Client {
+    pub(crate) peer: PeerAddress,
+    pub(crate) tls: Option<TlsSession>,
+    /// Requests are answered with where the same is to be had by HTTPS.
+    pub(crate) is_sent_on: bool,
 }
 
 /// What connections are made of: it waits as small as it can, and is talked over as a wire.
@@ -101,7 +112,10 @@ pub(crate) trait Stream: AsyncRead + Sized + Send + Sync + Unpin + 'static {
     fn set_undelayed(&self) -> io::Result<()>;
 
     /// Ready when there is something to read, an end or an error.
-    fn readable(&self) -> impl Future<Output = io::Result<()>> + Send;
+    fn readable(&mut self) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Whether HTTP/2 was agreed on; none where its first bytes tell.
+    fn speaks_http2(&self) -> Option<bool>;
 
     /// Its wire, which reads `unread` first, and the account of that.
     fn wire(self, unread: Bytes, shared: &Shared) -> (Self::Wire, Ledger);
@@ -128,8 +142,12 @@ impl Stream for TcpStream {
         self.set_nodelay(true)
     }
 
-    fn readable(&self) -> impl Future<Output = io::Result<()>> + Send {
-        self.readable()
+    fn readable(&mut self) -> impl Future<Output = io::Result<()>> + Send {
+        Self::readable(self)
+    }
+
+    fn speaks_http2(&self) -> Option<bool> {
+        None
     }
 
     fn wire(self, unread: Bytes, shared: &Shared) -> (Self::Wire, Ledger) {
@@ -161,8 +179,12 @@ impl Stream for UnixStream {
         Ok(())
     }
 
-    fn readable(&self) -> impl Future<Output = io::Result<()>> + Send {
-        self.readable()
+    fn readable(&mut self) -> impl Future<Output = io::Result<()>> + Send {
+        Self::readable(self)
+    }
+
+    fn speaks_http2(&self) -> Option<bool> {
+        None
     }
 
     fn wire(self, unread: Bytes, shared: &Shared) -> (Self::Wire, Ledger) {
@@ -215,6 +237,9 @@ const FIRST_BYTES_MAX: usize = 512;
 impl<S: Stream> Parked<S> {
     /// Whether it begins with HTTP/2. Waits until that is known.
     async fn begins_http2(&mut self) -> io::Result<bool> {
+        if let Some(known) = self.socket.speaks_http2() {
+            return Ok(known);
+        }
         loop {
             let heard = &self.unread[..self.unread.len().min(HTTP2_PREFACE.len())];
             if !HTTP2_PREFACE.starts_with(heard) {
@@ -251,12 +276,21 @@ fn builder() -> http1::Builder {
 /// Answers requests until the connection ends, or is quiet and can be parked.
 async fn talk<S: Stream>(
     Parked { socket, unread }: Parked<S>,
-    peer: PeerAddress,
+    client: Client,
     shared: &Arc<Shared>,
     phase: &mut watch::Receiver<Phase>,
 ) -> Option<Parked<S>> {
-    let (mut wire, ledger) = socket.wire(unread, shared);
-    let unread = match S::fast_lane(&mut wire, peer, shared, phase).await {
+    let peer = client.peer;
+    // Bytes are given back once: to the lane by its wire, or to hyper below.
+    let skips_lane = client.is_sent_on || client.tls.is_some();
+    let (for_lane, kept) = if skips_lane { (Bytes::new(), unread) } else { (unread, Bytes::new()) };
+    let (mut wire, ledger) = socket.wire(for_lane, shared);
+    let left = if skips_lane {
+        Left::ForHyper(kept)
+    } else {
+        S::fast_lane(&mut wire, peer, shared, phase).await
+    };
+    let unread = match left {
         Left::ForHyper(bytes) => bytes,
         Left::Quiet => return Some(Parked { socket: S::unwired(wire), unread: Bytes::new() }),
         Left::Ended => {
@@ -275,7 +309,7 @@ async fn talk<S: Stream>(
         begun.fetch_add(1, Ordering::Relaxed);
         let has_body = !hyper::body::Body::is_end_stream(hyper::Request::body(&request));
         unread_body.fetch_or(has_body, Ordering::Relaxed);
-        Shared::answer(shared, request, peer, &ledger, UnderWay::begin(&under_way))
+        Shared::answer(shared, request, client, &ledger, UnderWay::begin(&under_way))
     });
     let mut http = builder().serve_connection(TokioIo::new(wire), answer);
     let mut stopping = false;
@@ -435,8 +469,12 @@ mod tests {
         let (_serving, mut phase) = watch::channel(Phase::Serving);
         let mut begun = Parked { socket, unread: Bytes::new() };
         assert!(!begun.begins_http2().await.unwrap());
-        let parked = talk(begun, PeerAddress::Tcp(peer), server.shared(), &mut phase).await;
+        let parked = talk(begun, client_at(peer), server.shared(), &mut phase).await;
         (client, parked)
+    }
+
+    fn client_at(peer: std::net::SocketAddr) -> Client {
+        Client { peer: PeerAddress::Tcp(peer), tls: None, is_sent_on: false }
     }
 
     const REQUEST: &[u8] = b"GET /file HTTP/1.1\r\nHost: x\r\n\r\n";

@@ -255,7 +255,8 @@ async fn send<S: Socket>(
     let body = Outcome::on_wire(due, started, Tally::default(), None);
     let (version, status) = (Version::HTTP_11, StatusCode::OK);
     shared.requests.fetch_add(1, Ordering::Relaxed);
-    let exchange = Exchange { at, peer, version, method, target, status, user: None, agent, body };
+    let exchange =
+        Exchange { at, peer, tls: None, version, method, target, status, user: None, agent, body };
     let mut account = Account { shared, started, exchange, tally: Tally::default(), failure: None };
     let sent = wire.send_counting(payload, &mut account.tally).await;
     account.failure = sent.as_ref().err().map(ToString::to_string);

@@ -19,9 +19,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use crate::connection::{IDLE_MAX, Parked, Stream, UnderWay, given_up};
+use crate::connection::{Client, IDLE_MAX, Parked, Stream, UnderWay, given_up};
 use crate::framed::FramedBody;
-use crate::listen::PeerAddress;
 use crate::serve::{Phase, Shared, reached};
 
 /// Requests under way at once on a connection. RFC 9113 5.1.2 wants no less than 100.
@@ -48,17 +47,18 @@ const GOODBYE_MAX: Duration = Duration::from_secs(5);
 /// Serves HTTP/2 on a connection to its end.
 pub(crate) async fn talk<S: Stream>(
     Parked { socket, unread }: Parked<S>,
-    peer: PeerAddress,
+    client: Client,
     shared: &Arc<Shared>,
     phase: &mut watch::Receiver<Phase>,
 ) {
+    let peer = client.peer;
     let (wire, ledger) = socket.wire(unread, shared);
     let under_way = Arc::new(AtomicU64::new(0));
     let begun = AtomicU64::new(0);
     let answer = service_fn(|request| {
         begun.fetch_add(1, Ordering::Relaxed);
         let under_way = UnderWay::begin(&under_way);
-        let answer = Shared::answer(shared, as_origin(request), peer, &ledger, under_way);
+        let answer = Shared::answer(shared, as_origin(request), client, &ledger, under_way);
         async move { answer.await.map(|response| response.map(FramedBody::from)) }
     });
     let streams = Streams::default();

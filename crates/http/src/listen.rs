@@ -21,6 +21,7 @@ use rustix::net::{socket_with, sockopt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
 use crate::error::StartError;
+use crate::tls::Tls;
 
 /// Connections that may wait to be accepted; the kernel takes less where `net.core.somaxconn` is.
 const BACKLOG: u32 = 1024;
@@ -84,15 +85,36 @@ impl fmt::Display for ListenAddress {
 pub struct Listen {
     /// The place.
     pub address: ListenAddress,
+    /// How it is talked there.
+    pub security: Security,
     /// A socket that listens there already.
     socket: Option<Arc<OwnedFd>>,
+}
+
+/// Whether what is said on a listener's connections is secret.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Security {
+    /// Without TLS.
+    Plain,
+    /// Without TLS, and each request is answered with where the same is to be had by HTTPS: at the
+    /// port of the first TCP listener with TLS. Challenges of ACME are answered as ever.
+    SendOn,
+    /// Over TLS.
+    Tls(Tls),
 }
 
 impl Listen {
     /// Without TLS.
     #[must_use]
     pub fn plain(address: ListenAddress) -> Self {
-        Self { address, socket: None }
+        Self { address, security: Security::Plain, socket: None }
+    }
+
+    /// The same place, talked to in another way.
+    #[must_use]
+    pub fn with(self, security: Security) -> Self {
+        Self { security, ..self }
     }
 
     /// On the address of a socket that listens already, such as one that systemd made.
@@ -123,7 +145,7 @@ impl Listen {
             }
             _ => return Err(not("it is neither TCP nor a Unix socket")),
         };
-        Ok(Self { address, socket: Some(Arc::new(socket)) })
+        Ok(Self { address, security: Security::Plain, socket: Some(Arc::new(socket)) })
     }
 
     /// The same address on the socket of `other`, if that listens there.
@@ -214,7 +236,7 @@ impl Accepted {
 impl Listener {
     /// Listens as `asked`, at one of `all` addresses.
     pub(crate) fn bind(asked: &Listen, all: &[ListenAddress]) -> Result<Self, StartError> {
-        let Listen { address, socket } = asked;
+        let Listen { address, socket, .. } = asked;
         let listener = match (address, socket) {
             (address, Some(socket)) => take_over(address, socket),
             (ListenAddress::Tcp(tcp), None) => bind_tcp(*tcp, all).map(Self::Tcp),

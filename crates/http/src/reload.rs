@@ -4,11 +4,12 @@
 use std::fmt;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::error::StartError;
-use crate::listen::{Listen, ListenAddress, Listener};
+use crate::listen::{Listen, ListenAddress, Listener, Security};
 use crate::serve::{Phase, Shared, listen};
 use crate::sites::{Mount, Sites};
 
@@ -74,6 +75,8 @@ struct Door {
     /// As it was asked for.
     asked: Listen,
     bound: ListenAddress,
+    /// For connections from now on.
+    security: Arc<ArcSwap<Security>>,
     phase: watch::Sender<Phase>,
 }
 
@@ -90,9 +93,20 @@ impl Doors {
 
     pub(crate) fn open(&mut self, asked: Listen, listener: Listener) {
         let bound = listener.address().unwrap_or_else(|_| asked.address.clone());
+        let security = Arc::new(ArcSwap::from_pointee(asked.security.clone()));
         let (phase, seen) = watch::channel(Phase::Serving);
-        self.tasks.spawn(listen(listener, Arc::clone(&self.shared), seen));
-        self.open.push(Door { asked, bound, phase });
+        self.tasks.spawn(listen(listener, Arc::clone(&security), Arc::clone(&self.shared), seen));
+        self.open.push(Door { asked, bound, security, phase });
+        self.find_https_port();
+    }
+
+    /// Where clients are sent on to.
+    fn find_https_port(&self) {
+        let port = self.open.iter().find_map(|door| match (&door.bound, &**door.security.load()) {
+            (ListenAddress::Tcp(address), Security::Tls(_)) => Some(address.port()),
+            _ => None,
+        });
+        self.shared.set_https_port(port.unwrap_or(443));
     }
 
     pub(crate) fn all_reach(&self, phase: Phase) {
@@ -135,6 +149,12 @@ impl Doors {
         let stays = |door: &Door| listen.iter().any(|listen| door.is_for(listen));
         let (stay, go): (_, Vec<_>) = self.open.drain(..).partition(stays);
         self.open = stay;
+        for door in &self.open {
+            if let Some(listen) = listen.iter().find(|listen| door.is_for(listen)) {
+                door.security.store(Arc::new(listen.security.clone()));
+            }
+        }
+        self.find_https_port();
         for door in go {
             door.phase.send_replace(Phase::Stopping);
             self.closing.push(door.phase);

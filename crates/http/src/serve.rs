@@ -1,12 +1,13 @@
 //! The server: listeners, what is told of each response, the graceful end.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, Guard};
@@ -20,18 +21,20 @@ use tracing::Instrument;
 
 use crate::auth::{Passwords, User};
 use crate::body::FileBody;
-use crate::connection::{Answer, UnderWay, connection};
+use crate::connection::{Answer, Client, UnderWay, connection};
 use crate::cors::CorsOrigin;
 use crate::error::{RequestError, StartError};
 use crate::limits::Limits;
-use crate::listen::{Accepted, Listen, ListenAddress, Listener, PeerAddress};
+use crate::listen::{Accepted, Listen, ListenAddress, Listener, PeerAddress, Security};
 use crate::monitor::Monitor;
+use crate::redirect::to_https;
 use crate::refusals::{Refusal, Refusals, Refused};
 use crate::reload::{Doors, Order, Reloader};
 use crate::respond::refusal;
 use crate::rules::{CacheRule, HeaderRule};
 use crate::sites::{Mount, Sites};
 use crate::slots::{Slot, Slots};
+use crate::tls::{TlsSession, secured};
 use crate::transfers::{Shown, Transfers};
 
 /// How long accepting pauses when the process or the system is out of descriptors or memory:
@@ -115,6 +118,8 @@ pub struct Exchange {
     pub at: SystemTime,
     /// Who asked.
     pub peer: PeerAddress,
+    /// What was agreed on, where it came over TLS.
+    pub tls: Option<TlsSession>,
     /// The version of HTTP that was spoken.
     pub version: Version,
     /// The request's method.
@@ -151,7 +156,7 @@ impl Agent {
 pub type Observer = Arc<dyn Fn(&Exchange) + Send + Sync>;
 
 /// What a server did in all.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Totals {
     /// Connections accepted.
@@ -168,6 +173,12 @@ pub struct Totals {
     pub responses: u64,
     /// Responses cut short.
     pub aborted: u64,
+    /// TLS handshakes that were completed.
+    pub handshakes: u64,
+    /// Those of them that resumed an earlier session.
+    pub resumed: u64,
+    /// TLS handshakes that failed, by reason.
+    pub failed_handshakes: BTreeMap<&'static str, u64>,
     /// What moved, by route.
     pub moved: Tally,
 }
@@ -198,6 +209,10 @@ pub(crate) struct Shared {
     pub(crate) requests: AtomicU64,
     responses: AtomicU64,
     aborted: AtomicU64,
+    handshakes: AtomicU64,
+    resumed: AtomicU64,
+    failed_handshakes: Mutex<BTreeMap<&'static str, u64>>,
+    https_port: AtomicU16,
     observer: Observer,
 }
 
@@ -229,6 +244,10 @@ impl Server {
             requests: AtomicU64::new(0),
             responses: AtomicU64::new(0),
             aborted: AtomicU64::new(0),
+            handshakes: AtomicU64::new(0),
+            resumed: AtomicU64::new(0),
+            failed_handshakes: Mutex::default(),
+            https_port: AtomicU16::new(0),
             observer,
         };
         let (reloader, orders) = Reloader::new();
@@ -318,6 +337,7 @@ pub(crate) async fn reached(phase: &mut watch::Receiver<Phase>, goal: Phase) {
 /// Accepts from one listener, and owns its connections to the end.
 pub(crate) async fn listen(
     listener: Listener,
+    security: Arc<ArcSwap<Security>>,
     shared: Arc<Shared>,
     mut phase: watch::Receiver<Phase>,
 ) {
@@ -332,13 +352,24 @@ pub(crate) async fn listen(
             Ok((stream, peer)) => {
                 let Some(slot) = shared.admit(&stream, peer) else { continue };
                 let (shared, phase) = (Arc::clone(&shared), phase.clone());
-                match stream {
-                    Accepted::Tcp(stream) => {
-                        let serving = connection(stream, peer, slot, shared, phase);
+                let security = security.load();
+                let is_sent_on = matches!(**security, Security::SendOn);
+                let client = Client { peer, tls: None, is_sent_on };
+                match (stream, &**security) {
+                    (Accepted::Tcp(stream), Security::Tls(tls)) => {
+                        let serving = secured(stream, client, tls.clone(), slot, shared, phase);
                         spawn(&mut connections, peer, serving);
                     }
-                    Accepted::Unix(stream) => {
-                        let serving = connection(stream, peer, slot, shared, phase);
+                    (Accepted::Unix(stream), Security::Tls(tls)) => {
+                        let serving = secured(stream, client, tls.clone(), slot, shared, phase);
+                        spawn(&mut connections, peer, serving);
+                    }
+                    (Accepted::Tcp(stream), _) => {
+                        let serving = connection(stream, client, slot, shared, phase);
+                        spawn(&mut connections, peer, serving);
+                    }
+                    (Accepted::Unix(stream), _) => {
+                        let serving = connection(stream, client, slot, shared, phase);
                         spawn(&mut connections, peer, serving);
                     }
                 }
@@ -403,14 +434,19 @@ impl Shared {
     pub(crate) fn answer(
         self: &Arc<Self>,
         mut request: Request<Incoming>,
-        peer: PeerAddress,
+        client: Client,
         ledger: &Ledger,
         under_way: UnderWay,
     ) -> Answer {
         let (at, started) = (SystemTime::now(), Instant::now());
         self.requests.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(method = %request.method(), target = %request.uri(), "request");
-        let asked = Asked { at, started, peer, ledger: ledger.clone(), under_way };
+        let asked = Asked { at, started, client, ledger: ledger.clone(), under_way };
+        if client.is_sent_on
+            && let Some(response) = to_https(&request, self.https_port.load(Ordering::Relaxed))
+        {
+            return Answer::Now(Some(asked.announced(self, request, response)));
+        }
         if target_len(request.uri()) > TARGET_BYTES_MAX {
             let error = RequestError::TargetTooLong { max: TARGET_BYTES_MAX };
             let mut response = refusal(&error);
@@ -422,7 +458,7 @@ impl Shared {
             return Answer::Now(Some(asked.announced(self, request, response)));
         }
         let (shared, sites) = (Arc::clone(self), Guard::into_inner(sites));
-        request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(client.peer);
         Answer::Later(Box::pin(async move {
             let response = sites.answer(&request, started).await;
             asked.announced(&shared, request, response)
@@ -458,8 +494,29 @@ impl Shared {
             in_flight: requests.saturating_sub(responses),
             responses,
             aborted: self.aborted.load(Ordering::Relaxed),
+            handshakes: self.handshakes.load(Ordering::Relaxed),
+            resumed: self.resumed.load(Ordering::Relaxed),
+            failed_handshakes: self.failed_handshakes().clone(),
             moved: self.meter.snapshot(),
         }
+    }
+
+    pub(crate) fn handshake_done(&self, session: &TlsSession) {
+        self.handshakes.fetch_add(1, Ordering::Relaxed);
+        self.resumed.fetch_add(u64::from(session.resumed), Ordering::Relaxed);
+    }
+
+    pub(crate) fn handshake_failed(&self, peer: PeerAddress, reason: &'static str) {
+        tracing::debug!(%peer, reason, "no TLS handshake");
+        *self.failed_handshakes().entry(reason).or_default() += 1;
+    }
+
+    fn failed_handshakes(&self) -> MutexGuard<'_, BTreeMap<&'static str, u64>> {
+        self.failed_handshakes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_https_port(&self, port: u16) {
+        self.https_port.store(port, Ordering::Relaxed);
     }
 }
 
@@ -467,7 +524,7 @@ impl Shared {
 struct Asked {
     at: SystemTime,
     started: Instant,
-    peer: PeerAddress,
+    client: Client,
     ledger: Ledger,
     under_way: UnderWay,
 }
@@ -480,7 +537,8 @@ impl Asked {
         request: Request<Incoming>,
         mut response: Response<FileBody>,
     ) -> Response<FileBody> {
-        let Self { at, started, peer, ledger, under_way } = self;
+        let Self { at, started, client, ledger, under_way } = self;
+        let Client { peer, tls, .. } = client;
         let due = response.body().bytes_left();
         let status = response.status();
         let (head, _) = request.into_parts();
@@ -498,7 +556,7 @@ impl Asked {
                 server.transfers.ended(number);
             }
             let exchange =
-                Exchange { at, peer, version, method, target, status, user, agent, body };
+                Exchange { at, peer, tls, version, method, target, status, user, agent, body };
             server.settled(&exchange);
             drop(under_way);
         });

@@ -1,0 +1,143 @@
+//! Where the server listens and how it is talked there: plain, over TLS, or only to be sent on.
+//! Reads certificates, at start and at each reload.
+
+use std::env;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use jiff::Timestamp;
+use pagewire_http::tls::{CertificateFacts, CertificateFiles, Certificates, SelfSigned, Tls};
+use pagewire_http::{Listen, ListenAddress, Security};
+
+use crate::config::Config;
+use crate::flags::{ServeFlags, TlsFlags};
+
+/// The listeners, and what they show to clients.
+pub(crate) struct Doors {
+    pub(crate) listen: Vec<Listen>,
+    pub(crate) certificates: Vec<CertificateFacts>,
+}
+
+impl Doors {
+    /// As `config` has it; `sockets` are those that listen already.
+    pub(crate) fn of(config: &Config, sockets: &[Listen]) -> anyhow::Result<Self> {
+        let flags = &config.flags.tls;
+        let mut listen = config.listen(sockets);
+        let mut facts = Vec::new();
+        if flags.is_wanted() {
+            let certificates = certificates(&config.flags)?;
+            facts.extend(certificates.facts().cloned());
+            let tls = Tls::new(certificates, flags.tls_records)?;
+            let secured = |listen: Listen| listen.with(Security::Tls(tls.clone()));
+            listen = listen.into_iter().map(secured).collect();
+        } else if !flags.https_redirect.is_empty() {
+            bail!(
+                "--https-redirect needs HTTPS: give --tls-cert and --tls-key, or --tls-self-signed"
+            );
+        } else if !flags.tls_key.is_empty() {
+            bail!("--tls-key without --tls-cert: name the certificate that it is for");
+        }
+        for address in &flags.https_redirect {
+            if config.flags.listen.contains(address) {
+                bail!("{address} is given as --listen and as --https-redirect: give another one");
+            }
+            match listen.iter_mut().find(|listen| listen.address == *address) {
+                Some(listen) => listen.security = Security::SendOn,
+                None => listen.push(Listen::plain(address.clone()).with(Security::SendOn)),
+            }
+        }
+        Ok(Self { listen, certificates: facts })
+    }
+
+    /// How the address at `place` is to be typed.
+    pub(crate) fn scheme(&self, place: usize) -> &'static str {
+        match self.listen.get(place).map(|listen| &listen.security) {
+            Some(Security::Tls(_)) => "https",
+            _ => "http",
+        }
+    }
+
+    /// A line for each certificate.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = String> {
+        self.certificates.iter().map(line)
+    }
+}
+
+/// What a person wants to know of a certificate.
+pub(crate) fn line(facts: &CertificateFacts) -> String {
+    let CertificateFacts { names, not_before, not_after, fingerprint, .. } = facts;
+    let names = if names.is_empty() { "no name".to_owned() } else { names.join(", ") };
+    let now = Timestamp::now();
+    let validity = if *not_after <= now {
+        format!("EXPIRED at {not_after}")
+    } else if *not_before > now {
+        format!("NOT VALID before {not_before}")
+    } else {
+        format!("valid until {not_after}")
+    };
+    format!("certificate for {names}: {validity}, SHA-256 {fingerprint}")
+}
+
+/// Files that certificates and keys are read from.
+pub(crate) fn files(flags: &ServeFlags) -> Vec<PathBuf> {
+    let TlsFlags { tls_cert, tls_key, tls_self_signed, .. } = &flags.tls;
+    let mut files = [&tls_cert[..], &tls_key[..]].concat();
+    if let (true, Ok(made)) = (tls_self_signed, self_signed(flags)) {
+        files.extend([made.chain(), made.key()]);
+    }
+    files
+}
+
+fn certificates(flags: &ServeFlags) -> anyhow::Result<Certificates> {
+    let TlsFlags { tls_cert, tls_key, tls_self_signed, .. } = &flags.tls;
+    if *tls_self_signed {
+        let wanted = self_signed(flags)?;
+        return Certificates::self_signed(&wanted).with_context(|| {
+            let directory = wanted.directory.display();
+            format!("no self-signed certificate; empty {directory}, or name another --state-dir")
+        });
+    }
+    let (certs, keys) = (tls_cert.len(), tls_key.len());
+    if certs != keys {
+        bail!("{certs} of --tls-cert and {keys} of --tls-key: each certificate needs its key");
+    }
+    let pairs = tls_cert.iter().cloned().zip(tls_key.iter().cloned());
+    let files: Vec<_> = pairs.map(|(chain, key)| CertificateFiles { chain, key }).collect();
+    Ok(Certificates::load(&files)?)
+}
+
+fn self_signed(flags: &ServeFlags) -> anyhow::Result<SelfSigned> {
+    let directory = state_directory(flags)
+        .context("no directory to keep the self-signed certificate in: name a --state-dir")?;
+    Ok(SelfSigned { directory, names: own_names(&flags.listen) })
+}
+
+fn state_directory(flags: &ServeFlags) -> Option<PathBuf> {
+    let variable = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let own = |state: PathBuf| state.join("pagewire");
+    let given = flags.tls.state_dir.clone().or_else(|| variable("STATE_DIRECTORY"));
+    let given = given.or_else(|| variable("XDG_STATE_HOME").map(own));
+    given.or_else(|| variable("HOME").map(|home| own(home.join(".local/state"))))
+}
+
+/// What this host is called by those who can reach `listen`.
+fn own_names(listen: &[ListenAddress]) -> Vec<String> {
+    let mut names = vec!["localhost".to_owned()];
+    names.extend(rustix::system::uname().nodename().to_str().ok().map(str::to_ascii_lowercase));
+    let mut addresses: Vec<IpAddr> = vec![[127, 0, 0, 1].into(), [0, 0, 0, 0, 0, 0, 0, 1].into()];
+    for address in listen {
+        match address {
+            ListenAddress::Tcp(address) if address.ip().is_unspecified() => {
+                let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+                addresses.extend(interfaces.iter().map(if_addrs::Interface::ip));
+            }
+            ListenAddress::Tcp(address) => addresses.push(address.ip()),
+            ListenAddress::Unix { .. } | _ => {}
+        }
+    }
+    names.extend(addresses.iter().map(ToString::to_string));
+    let mut seen = std::collections::BTreeSet::new();
+    names.retain(|name| !name.is_empty() && seen.insert(name.clone()));
+    names
+}
