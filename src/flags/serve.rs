@@ -23,9 +23,10 @@ pub(crate) struct ServeFlags {
 
     /// Address to listen on: IP:PORT or unix:/PATH; may be given more than once
     ///
-    /// Port 0 takes a free one; the any address of IPv6 is IPv4 too. A Unix socket gets the permission bits of the
-    /// umask, or those that are given behind it, as in unix:/run/pagewire.sock:660. Sockets that
-    /// systemd passes are listened on instead of the default.
+    /// Port 0 takes a free one; the any address of IPv6 is IPv4 too. A Unix socket gets the
+    /// permission bits of the umask, or those that are given behind it, as in
+    /// unix:/run/pagewire.sock:660. Sockets that systemd passes are listened on instead of the
+    /// default.
     #[arg(long, value_name = "ADDR", value_delimiter = ',', default_value = "127.0.0.1:8080")]
     pub(crate) listen: Vec<ListenAddress>,
 
