@@ -37,7 +37,7 @@ pub(crate) enum Command {
     Lab(LabFlags),
     Man(ManFlags),
     Password(PasswordFlags),
-    Serve(ServeCommand),
+    Serve(Box<ServeCommand>),
 }
 
 #[derive(Debug, Args)]

@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::ops::ControlFlow;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -275,29 +276,15 @@ fn builder() -> http1::Builder {
 
 /// Answers requests until the connection ends, or is quiet and can be parked.
 async fn talk<S: Stream>(
-    Parked { socket, unread }: Parked<S>,
+    parked: Parked<S>,
     client: Client,
     shared: &Arc<Shared>,
     phase: &mut watch::Receiver<Phase>,
 ) -> Option<Parked<S>> {
     let peer = client.peer;
-    // Bytes are given back once: to the lane by its wire, or to hyper below.
-    let skips_lane = client.is_sent_on || client.tls.is_some();
-    let (for_lane, kept) = if skips_lane { (Bytes::new(), unread) } else { (unread, Bytes::new()) };
-    let (mut wire, ledger) = socket.wire(for_lane, shared);
-    let left = if skips_lane {
-        Left::ForHyper(kept)
-    } else {
-        S::fast_lane(&mut wire, peer, shared, phase).await
-    };
-    let unread = match left {
-        Left::ForHyper(bytes) => bytes,
-        Left::Quiet => return Some(Parked { socket: S::unwired(wire), unread: Bytes::new() }),
-        Left::Ended => {
-            close(wire, peer, false).await;
-            return None;
-        }
-        Left::Broken => return None,
+    let (wire, ledger, unread) = match without_hyper(parked, client, shared, phase).await {
+        ControlFlow::Continue(rest) => rest,
+        ControlFlow::Break(ended) => return ended,
     };
     // A head that has begun is waited for by hyper, which knows since when.
     let mut may_park = unread.is_empty();
@@ -359,6 +346,31 @@ async fn talk<S: Stream>(
             }
             None
         }
+    }
+}
+
+/// Answers what the fast lane can; goes on with the wire and what of the next request was read.
+async fn without_hyper<S: Stream>(
+    Parked { socket, unread }: Parked<S>,
+    client: Client,
+    shared: &Arc<Shared>,
+    phase: &mut watch::Receiver<Phase>,
+) -> ControlFlow<Option<Parked<S>>, (S::Wire, Ledger, Bytes)> {
+    if client.is_sent_on || client.tls.is_some() {
+        let (wire, ledger) = socket.wire(Bytes::new(), shared);
+        return ControlFlow::Continue((wire, ledger, unread));
+    }
+    let (mut wire, ledger) = socket.wire(unread, shared);
+    match S::fast_lane(&mut wire, client.peer, shared, phase).await {
+        Left::ForHyper(bytes) => ControlFlow::Continue((wire, ledger, bytes)),
+        Left::Quiet => {
+            ControlFlow::Break(Some(Parked { socket: S::unwired(wire), unread: Bytes::new() }))
+        }
+        Left::Ended => {
+            close(wire, client.peer, false).await;
+            ControlFlow::Break(None)
+        }
+        Left::Broken => ControlFlow::Break(None),
     }
 }
 

@@ -143,11 +143,13 @@ impl CertificateFacts {
         let alternatives = parsed.subject_alternative_name().map_err(|error| error.to_string())?;
         let mut names: Vec<String> = match &alternatives {
             Some(alternatives) => {
-                let dns = alternatives.value.general_names.iter().filter_map(|name| match name {
-                    GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
-                    _ => None,
-                });
-                dns.collect()
+                let mut names = Vec::new();
+                for name in &alternatives.value.general_names {
+                    if let GeneralName::DNSName(name) = name {
+                        names.push(name.to_ascii_lowercase());
+                    }
+                }
+                names
             }
             // Of old: browsers do not look there any more, some clients do.
             None => {

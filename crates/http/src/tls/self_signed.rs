@@ -104,7 +104,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let directory = dir.path().join("state/pagewire");
         let names = ["localhost", "files.example", "192.0.2.7", "2001:db8::1"];
-        let names = names.map(str::to_owned).to_vec();
+        let names = Vec::from(names.map(str::to_owned));
         let wanted = SelfSigned { directory, names };
         let made = wanted.load_or_make().unwrap().facts;
         assert_eq!(made.names, ["localhost", "files.example"]);

@@ -66,11 +66,8 @@ async fn handshake<S: Stream + Socket>(
     })?;
     let TlsAccepted { wire, alpn, version, cipher_suite, resumed, .. } = accepted;
     let session = TlsSession {
-        version: match version {
-            rustls::ProtocolVersion::TLSv1_3 => "TLSv1.3",
-            rustls::ProtocolVersion::TLSv1_2 => "TLSv1.2",
-            _ => "?",
-        },
+        // The two that there are in rustls.
+        version: if version == rustls::ProtocolVersion::TLSv1_3 { "TLSv1.3" } else { "TLSv1.2" },
         cipher: cipher_suite.as_str().unwrap_or("?"),
         resumed,
         in_kernel: wire.in_kernel(),
