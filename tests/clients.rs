@@ -12,7 +12,7 @@ use super::support::{
 
 /// Runs a program to its end; any status but 0 fails the test.
 #[track_caller]
-fn run(command: &mut Command) -> Output {
+pub(crate) fn run(command: &mut Command) -> Output {
     // A proxy of the machine is not asked for what is on the machine.
     for name in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"]
     {
@@ -30,7 +30,7 @@ fn read(path: &Path) -> Vec<u8> {
 }
 
 /// In hexadecimal digits, as tools say it.
-fn sha256(content: &[u8]) -> String {
+pub(crate) fn sha256(content: &[u8]) -> String {
     digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -174,7 +174,7 @@ fn chromium_seeks_by_ranges() {
     let seconds = 400;
     fs::write(dir.path().join("long.wav"), silence(seconds)).unwrap();
     let server = Server::start(dir.path(), &[]);
-    let said = told_by_chromium(&server);
+    let said = told_by_chromium(&server, &server.url("/"), &[]);
     assert_eq!(said, format!("/told-seeked-{}", seconds - 1));
     let sounds: Vec<_> =
         server.log_lines().into_iter().filter(|line| line.target == "/long.wav").collect();
@@ -187,12 +187,13 @@ fn chromium_seeks_by_ranges() {
 }
 
 /// Has Chromium open the server's page, until that asks for a name that begins with `told`.
-fn told_by_chromium(server: &Server) -> String {
+pub(crate) fn told_by_chromium(server: &Server, url: &str, more: &[&str]) -> String {
     let profile = plain_dir();
     let mut chromium = Command::new("chromium")
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--mute-audio"])
         .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
-        .args(["--remote-debugging-port=0", &server.url("/")])
+        .args(["--remote-debugging-port=0", url])
+        .args(more)
         .arg(format!("--user-data-dir={}", profile.path().display()))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -232,7 +233,10 @@ fn chromium_reads_what_another_origin_allows() {
     let closed = Server::start(files.path(), &["--cors", "https://example.org"]);
     let page = READER.replace("OPEN", &open.url("/f")).replace("CLOSED", &closed.url("/f"));
     fs::write(pages.path().join("index.html"), page).unwrap();
-    assert_eq!(told_by_chromium(&site), "/told-206_234_bytes%202-4%2F10_true-refused");
+    assert_eq!(
+        told_by_chromium(&site, &site.url("/"), &[]),
+        "/told-206_234_bytes%202-4%2F10_true-refused"
+    );
     assert_eq!(said_of(&open, "/f", 2), [204, 206]);
     assert_eq!(said_of(&closed, "/f", 1), [204]);
 }

@@ -29,6 +29,7 @@ mod support;
 mod syscalls;
 mod systemd;
 mod tidy;
+mod tls_clients;
 mod tls_vm;
 mod traversal;
 mod vm;

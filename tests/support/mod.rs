@@ -67,12 +67,30 @@ pub(crate) fn skip(why: &str) {
 /// Whether the outside program `name` is there; says loudly which one is missing.
 #[track_caller]
 pub(crate) fn need(name: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).any(|dir| dir.join(name).is_file());
+    let found = on_the_path(name);
     if !found {
         skip(&format!("the program `{name}` is missing (scripts/test installs it)"));
     }
     found
+}
+
+/// Whether the outside program `name` is there, which CI need not have; says loudly if it is not.
+pub(crate) fn is_there(name: &str) -> bool {
+    let found = on_the_path(name);
+    if !found {
+        let test = std::thread::current().name().unwrap_or("?").to_owned();
+        writeln!(
+            stderr(),
+            "SKIPPED {test}: there is no `{name}`, which is not installed for tests"
+        )
+        .unwrap();
+    }
+    found
+}
+
+fn on_the_path(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(name).is_file())
 }
 
 /// Whether the tests run with all rights; says loudly what is not tested without them.

@@ -67,6 +67,22 @@ fn connections(page: &mut Page, snapshot: &Snapshot) {
         let count = totals.refused.by(reason);
         page.sample("pagewire_refused_total", &[("reason", reason.name())], count);
     }
+    tls(page, snapshot);
+}
+
+fn tls(page: &mut Page, snapshot: &Snapshot) {
+    let totals = &snapshot.totals;
+    page.family("pagewire_tls_handshakes_total", "counter", "TLS handshakes completed.");
+    for (kind, count) in
+        [("full", totals.handshakes.saturating_sub(totals.resumed)), ("resumed", totals.resumed)]
+    {
+        page.sample("pagewire_tls_handshakes_total", &[("kind", kind)], count);
+    }
+    let name = "pagewire_tls_handshakes_failed_total";
+    page.family(name, "counter", "TLS handshakes that failed, by reason, since the first of each.");
+    for (reason, count) in &totals.failed_handshakes {
+        page.sample(name, &[("reason", reason)], count);
+    }
 }
 
 fn responses(page: &mut Page, snapshot: &Snapshot) {

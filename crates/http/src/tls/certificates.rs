@@ -65,7 +65,7 @@ impl Certificates {
     }
 
     /// The first that is for `name` and that a client which knows `schemes` can check; for no or
-    /// another name the first of all.
+    /// another name the first of all, also if it can check none.
     fn choose(
         &self,
         name: Option<&str>,
@@ -80,6 +80,9 @@ impl Certificates {
         let fits =
             |certificate: &&Certificate| certificate.key.key.choose_scheme(schemes).is_some();
         let chosen = named.find(fits).or_else(|| self.all.iter().find(fits));
+        // With a certificate rustls finds out what there is not in common, and says so
+        // (handshake_failure); without, access_denied is all that the client hears.
+        let chosen = chosen.or(self.all.first());
         chosen.map(|certificate| &certificate.key)
     }
 }
@@ -145,7 +148,7 @@ mod tests {
             (Some("both.example"), &all, Some(2)),
             (Some("both.example"), &all[1..], Some(3)),
             (Some("first.example"), &all[..1], Some(2)),
-            (Some("first.example"), &[], None),
+            (Some("first.example"), &[], Some(0)),
         ] {
             let chosen = certificates.choose(name, schemes);
             let place = chosen.and_then(|chosen| {
