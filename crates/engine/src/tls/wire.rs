@@ -250,8 +250,12 @@ impl<S: Socket> TlsWire<S> {
             match session.inbound.advance() {
                 Event::Starved => {
                     let read = poll_scratch(wire, cx, |bytes| session.inbound.push(bytes));
+                    if read.is_pending() {
+                        // The peer may wait for the answer to what it sent.
+                        self.try_flush();
+                    }
                     if ready!(read)? == 0 {
-                        session.inbound.finish(End::Truncated);
+                        self.session.inbound.finish(End::Truncated);
                     }
                 }
                 Event::KeyUpdate { wants_ours } => session.key_update(wants_ours)?,
