@@ -3,12 +3,17 @@
 //! docs/tls.md says what is done when, and why.
 
 mod batch;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handshake;
 mod inbound;
 mod kernel;
 mod outbound;
 mod probe;
 mod record;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::fmt;

@@ -1,0 +1,212 @@
+//! Tests of both halves of a connection with rustls's client at the other end, in this process:
+//! keys that are used up, and parts that are cut in every way.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::thread;
+
+use proptest::prelude::*;
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
+use rustls::{SupportedProtocolVersion, version};
+
+use super::batch::Batch;
+use super::handshake::{Handshake, Next};
+use super::inbound::{Event, Inbound};
+use super::kernel::KernelOutbound;
+use super::outbound::{Outbound, Secrets};
+use super::record::{PLAIN_MAX, Sealer, Suite, Traffic};
+use crate::residency::Storage;
+use crate::routes::Cost;
+use crate::sink::Sink;
+use crate::source::SourceFile;
+use crate::transfer::{PartRef, Progress};
+
+/// The server's side after a handshake, and the client.
+fn shaken(version: &'static SupportedProtocolVersion) -> (Traffic, Secrets, ClientConnection) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()).into();
+    let mut server = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    server.enable_secret_extraction = true;
+    let mut roots = RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let client = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut client = ClientConnection::new(Arc::new(client), name).unwrap();
+    let mut handshake = Handshake::new(Arc::new(server)).unwrap();
+    loop {
+        let next = handshake.advance().unwrap();
+        let outgoing = handshake.take_outgoing();
+        let mut left = &outgoing[..];
+        while !left.is_empty() {
+            client.read_tls(&mut left).unwrap();
+            client.process_new_packets().unwrap();
+        }
+        match next {
+            Next::Done => break,
+            Next::Write => {}
+            Next::Read => {
+                let mut said = Vec::new();
+                while client.wants_write() {
+                    client.write_tls(&mut said).unwrap();
+                }
+                handshake.push(&said);
+            }
+        }
+    }
+    let completed = handshake.complete();
+    let (extracted, secrets) = completed.connection.dangerous_into_kernel_connection().unwrap();
+    (Traffic::new(version.version, extracted.tx).unwrap(), secrets, client)
+}
+
+fn sockets() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (socket, listener.accept().unwrap().0)
+}
+
+/// Sends `content` in steps, each a batch of 16 records, to a client that reads all.
+fn sent(
+    outbound: &mut Outbound,
+    secrets: &mut Secrets,
+    mut client: ClientConnection,
+    content: &[u8],
+) -> (Result<(), crate::SendError>, Vec<u8>) {
+    let (socket, mut peer) = sockets();
+    let receiver = thread::spawn(move || {
+        let mut received = Vec::new();
+        while client.read_tls(&mut peer).unwrap() > 0 {
+            client.process_new_packets().unwrap();
+            let mut plain = client.reader();
+            // WouldBlock is all that there is now.
+            plain.read_to_end(&mut received).ok();
+        }
+        received
+    });
+    let (mut sink, mut left) = (Sink::default(), content);
+    let result = loop {
+        if left.is_empty() {
+            break Ok(());
+        }
+        let mut progress = Progress::default();
+        let parts = [PartRef::Bytes(left)];
+        let step =
+            outbound.step(secrets, &mut sink, socket.as_fd(), &parts, usize::MAX, &mut progress);
+        if let Err(error) = step {
+            break Err(error);
+        }
+        left = &left[usize::try_from(progress.bytes()).unwrap()..];
+    };
+    drop(socket);
+    (result, receiver.join().unwrap())
+}
+
+/// So many records are sealed with one key, less 1024 (`outbound::LIMIT_MARGIN`).
+const RECORDS_MAX: u64 = 1024 + 40;
+
+fn content() -> Vec<u8> {
+    // 112 records, in 7 steps.
+    (0..=250).cycle().take(112 * PLAIN_MAX).collect()
+}
+
+#[test]
+fn keys_of_tls13_change_before_they_are_used_up() {
+    let (traffic, mut secrets, client) = shaken(&version::TLS13);
+    let before = traffic.sequence;
+    let mut outbound = Outbound::in_user_space(&traffic, RECORDS_MAX).unwrap();
+    let (result, received) = sent(&mut outbound, &mut secrets, client, &content());
+    result.unwrap();
+    assert!(received == content(), "the client has followed every change");
+    // 48 records and the update by the first key, as many by the second, 16 by the third.
+    assert!(before < 8, "{before}");
+    assert!(format!("{outbound:?}").contains("records: 16,"), "{outbound:?}");
+}
+
+#[test]
+fn a_connection_of_tls12_ends_before_its_key_is_used_up() {
+    let (traffic, mut secrets, client) = shaken(&version::TLS12);
+    let mut outbound = Outbound::in_user_space(&traffic, RECORDS_MAX).unwrap();
+    let (result, received) = sent(&mut outbound, &mut secrets, client, &content());
+    let error = result.unwrap_err().to_string();
+    assert!(error.contains("has sealed as many records as is safe"), "{error}");
+    assert!(received == content()[..48 * PLAIN_MAX], "{} bytes", received.len());
+}
+
+/// The kernel's records are not seen: never fewer are counted than it may have made.
+#[test]
+fn records_of_the_kernel_are_counted_generously() {
+    let mut kernel = KernelOutbound::default();
+    for bytes in [1, PLAIN_MAX as u64, 3 * PLAIN_MAX as u64 + 1, 1 << 20] {
+        let before = kernel.records;
+        kernel.count(bytes);
+        assert!(kernel.records - before >= bytes.div_ceil(PLAIN_MAX as u64) + 1, "{bytes}");
+    }
+}
+
+const SUITES: [Suite; 3] = [Suite::Aes128Gcm, Suite::Aes256Gcm, Suite::ChaCha20Poly1305];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Bytes and ranges of a file, by turns, at any place, with any room: what a peer opens is
+    /// what was to be sent.
+    #[test]
+    fn what_is_sealed_opens_to_the_same_bytes(
+        tls13: bool,
+        suite in prop::sample::select(&SUITES[..]),
+        lens in prop::collection::vec(1..70_000_usize, 1..6),
+        skip in 0..20_000_u64,
+        room in 1..400_000_usize,
+    ) {
+        let file_bytes: Vec<u8> = (0..100_000_u32).map(|at| (at / 7) as u8).collect();
+        let mut file = File::from(memfd_create("sealed", MemfdFlags::CLOEXEC).unwrap());
+        file.write_all(&file_bytes).unwrap();
+        let source = SourceFile::on(Storage::Memory, file).unwrap();
+        let memory: Vec<u8> = (0..70_000_u32).map(|at| (at / 3) as u8).collect();
+        let from = usize::try_from(skip).unwrap();
+        let parts: Vec<PartRef<'_>> = lens.iter().enumerate().map(|(index, len)| match index % 2 {
+            0 => PartRef::Bytes(&memory[..*len]),
+            _ => PartRef::File(source.range(skip, *len as u64).unwrap()),
+        }).collect();
+        let whole: Vec<u8> = lens.iter().enumerate().flat_map(|(index, len)| match index % 2 {
+            0 => &memory[..*len],
+            _ => &file_bytes[from..from + len],
+        }).copied().collect();
+        let key = vec![8; suite.key_len()].into();
+        let traffic = Traffic { tls13, suite, key, iv: [1; 12], sequence: 77 };
+        let mut sealer = Sealer::new(&traffic).unwrap();
+        let (mut sink, mut cost) = (Sink::default(), Cost::default());
+        let mut batch = Batch::seal(&mut sealer, &mut sink, &parts, room, &mut cost).unwrap();
+        let (socket, mut peer) = sockets();
+        let receiver = thread::spawn(move || {
+            let mut bytes = Vec::new();
+            peer.read_to_end(&mut bytes).unwrap();
+            bytes
+        });
+        batch.send(socket.as_fd(), false, &mut cost).unwrap();
+        drop(socket);
+        let mut inbound = Inbound::new(&traffic, receiver.join().unwrap()).unwrap();
+        let mut opened = Vec::new();
+        while inbound.advance() == Event::Plaintext {
+            opened.extend_from_slice(inbound.take(usize::MAX));
+        }
+        prop_assert!(inbound.end().is_none());
+        prop_assert_eq!(opened.len(), batch.plain_bytes());
+        prop_assert_eq!(opened.len(), whole.len().min(room).min(16 * PLAIN_MAX));
+        prop_assert!(opened == whole[..opened.len()]);
+    }
+}
