@@ -114,9 +114,10 @@ impl Handshake {
     /// One state of rustls; `None` to look again.
     fn process(&mut self) -> Option<Next> {
         let complete = !self.connection.is_handshaking() || self.failure.is_some();
-        let visible = if complete { 0 } else { self.visible };
-        let UnbufferedStatus { discard, state, .. } =
-            self.connection.process_tls_records(&mut self.incoming[..visible]);
+        // Never fewer than before: rustls remembers where in them the parts of a message lie, and
+        // panics when they are gone.
+        let visible = &mut self.incoming[..self.visible];
+        let UnbufferedStatus { discard, state, .. } = self.connection.process_tls_records(visible);
         let mut blocked = false;
         let mut next = None;
         match state {

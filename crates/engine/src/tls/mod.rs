@@ -101,7 +101,12 @@ impl TlsError {
             Self::KeyUsedUp | Self::Seal | Self::UnknownCipher => "cipher",
             Self::Handshake(rustls::Error::InvalidMessage(_)) => "not TLS",
             Self::Handshake(rustls::Error::PeerIncompatible(_)) => "nothing in common",
-            Self::Handshake(rustls::Error::PeerMisbehaved(_)) => "misbehaved",
+            Self::Handshake(
+                rustls::Error::PeerMisbehaved(_)
+                | rustls::Error::InappropriateMessage { .. }
+                | rustls::Error::InappropriateHandshakeMessage { .. }
+                | rustls::Error::DecryptError,
+            ) => "misbehaved",
             Self::Handshake(rustls::Error::AlertReceived(_)) => "alert from peer",
             Self::Handshake(rustls::Error::NoApplicationProtocol) => "no common protocol",
             Self::Handshake(_) => "other",

@@ -27,8 +27,8 @@ use crate::sink::Sink;
 use crate::source::SourceFile;
 use crate::transfer::{PartRef, Progress};
 
-/// The server's side after a handshake, and the client.
-fn shaken(version: &'static SupportedProtocolVersion) -> (Traffic, Secrets, ClientConnection) {
+/// A server of this version, and who trusts it.
+fn server(version: &'static SupportedProtocolVersion) -> (ServerConfig, RootCertStore) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()).into();
     let mut server = ServerConfig::builder_with_provider(Arc::new(default_provider()))
@@ -40,6 +40,12 @@ fn shaken(version: &'static SupportedProtocolVersion) -> (Traffic, Secrets, Clie
     server.enable_secret_extraction = true;
     let mut roots = RootCertStore::empty();
     roots.add(made.cert.der().clone()).unwrap();
+    (server, roots)
+}
+
+/// The server's side after a handshake, and the client.
+fn shaken(version: &'static SupportedProtocolVersion) -> (Traffic, Secrets, ClientConnection) {
+    let (server, roots) = server(version);
     let client = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -113,6 +119,29 @@ fn sent(
     };
     drop(socket);
     (result, receiver.join().unwrap())
+}
+
+/// A message that is too long for rustls, in parts: it has no alert for that, and panicked when it
+/// was asked once more without the parts.
+#[test]
+fn a_handshake_message_that_is_too_long_fails() {
+    for (first, expected) in
+        [(&[1, 0xff, 0xff, 0xff][..], "not TLS"), (&[1, 0, 0xff, 0xff], "not TLS")]
+    {
+        let mut handshake = Handshake::new(Arc::new(server(&version::TLS13).0)).unwrap();
+        let record = |payload: &[u8]| {
+            [&[22, 3, 1], &u16::try_from(payload.len()).unwrap().to_be_bytes()[..], payload]
+                .concat()
+        };
+        handshake.push(&record(first));
+        let error = loop {
+            match handshake.advance() {
+                Ok(_) => handshake.push(&record(&[0; 16_000])),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.reason(), expected, "{error}");
+    }
 }
 
 /// So many records are sealed with one key, less 1024 (`outbound::LIMIT_MARGIN`).
