@@ -12,8 +12,9 @@ use tempfile::TempDir;
 
 use super::clients::{run, sha256, told_by_chromium};
 use super::support::{
-    MIB, Outcome, Peer, Server, curl, is_there, need, noise, plain_dir, wait_until,
+    MIB, Outcome, Peer, Server, curl, is_there, need, noise, plain_dir, skip, wait_until,
 };
+use super::vm::target;
 
 /// As `tests/tls_client.py` has it, too.
 const LARGE: usize = 3_000_001;
@@ -335,6 +336,51 @@ fn failed_handshakes_are_counted_by_reason() {
         wait_until(reason, || (site.failed(reason) == Some(1)).then_some(()));
     }
     let url = format!("https://{address}/small");
+    assert_eq!(curl(&["--insecure", &url]).stdout, b"content", "others are served");
+}
+
+/// Each is answered by an alert, where rustls has one for it, and the end; each is counted.
+#[test]
+fn malformed_handshakes_are_refused() {
+    let python = target().join("python");
+    if !need("python3") {
+        return;
+    }
+    if !python.join("tlslite").is_dir() {
+        return skip("no tlslite-ng in the build directory (scripts/test puts it there)");
+    }
+    let site = Site::new(&[]);
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tls_malformed.py");
+    let mut command = Command::new("python3");
+    let output = run(command.args([script, &site.port()]).env("PYTHONPATH", python));
+    let said = text(&output.stdout);
+    let count = said.lines().count();
+    assert_eq!(count, 21, "{said}");
+    for line in said.lines() {
+        // To an alert there is no answer; and who sends on may lose it to a reset.
+        let may_hear_nothing = ["unknown alert", "message of 16 MiB", "record of 65535 bytes"];
+        let silent = line.ends_with(": nothing");
+        assert!(!silent || may_hear_nothing.iter().any(|name| line.starts_with(name)), "{line}");
+    }
+    for (case, alert) in [
+        ("data first", "10"),
+        ("hello that is cut", "50"),
+        ("no common cipher", "40"),
+        ("TLS 1.1", "40"),
+        ("SSLv3", "40"),
+        ("version to come only", "70"),
+        ("garbage behind the hello", "sealed sealed"),
+    ] {
+        let expected = [format!("{case}: {alert}"), format!("{case} {alert}")];
+        assert!(said.lines().any(|line| expected.iter().any(|one| line == one)), "{case}: {said}");
+    }
+    let reasons = ["not TLS", "misbehaved", "nothing in common", "alert from peer"];
+    wait_until("the counts", || {
+        let counts = reasons.map(|reason| site.failed(reason).unwrap_or_default());
+        (counts.iter().sum::<u64>() == count as u64).then_some(())
+    });
+    assert_eq!(site.failed("other"), None);
+    let url = format!("https://{}/small", site.server.address());
     assert_eq!(curl(&["--insecure", &url]).stdout, b"content", "others are served");
 }
 
