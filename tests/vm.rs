@@ -200,6 +200,6 @@ pub(crate) fn example(name: &str) -> PathBuf {
 }
 
 /// The build directory that these tests are from.
-fn target() -> PathBuf {
+pub(crate) fn target() -> PathBuf {
     program().ancestors().nth(2).unwrap().to_owned()
 }

@@ -79,7 +79,19 @@ async fn pair(tiny: bool) -> (TcpStream, Plain) {
 }
 
 async fn accepted(socket: TcpStream, config: Arc<ServerConfig>) -> TlsAccepted<TcpStream> {
-    accept(socket, config, RouteChoice::Auto, TlsChoice::UserSpace).await.unwrap()
+    accepted_by(TlsChoice::UserSpace, socket, config).await
+}
+
+/// The root package's `tests/tls_vm.rs` runs what loops over these in a guest whose kernel has
+/// TLS; where it has none, both are the same.
+const CHOICES: [TlsChoice; 2] = [TlsChoice::UserSpace, TlsChoice::Kernel];
+
+async fn accepted_by(
+    choice: TlsChoice,
+    socket: TcpStream,
+    config: Arc<ServerConfig>,
+) -> TlsAccepted<TcpStream> {
+    accept(socket, config, RouteChoice::Auto, choice).await.unwrap()
 }
 
 fn noise(len: usize) -> Vec<u8> {
@@ -161,12 +173,17 @@ fn tls13() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
 
 #[tokio::test]
 async fn a_session_is_resumed() {
-    for (suite, version) in [SUITES[0], SUITES[3]] {
+    for ((suite, version), choice) in [
+        (SUITES[0], CHOICES[0]),
+        (SUITES[0], CHOICES[1]),
+        (SUITES[3], CHOICES[0]),
+        (SUITES[3], CHOICES[1]),
+    ] {
         let (server, client) = configs(suite, version);
         for resumed in [false, true] {
             let (socket, peer) = pair(false).await;
             let receiver = download(Arc::clone(&client), peer);
-            let accepted = accepted(socket, Arc::clone(&server)).await;
+            let accepted = accepted_by(choice, socket, Arc::clone(&server)).await;
             assert_eq!(accepted.resumed, resumed);
             let mut wire = accepted.wire;
             asked(&mut wire).await;
@@ -179,13 +196,19 @@ async fn a_session_is_resumed() {
 
 #[tokio::test]
 async fn a_file_that_shrinks_ends_the_connection_and_the_account() {
+    for choice in CHOICES {
+        shrinks(choice).await;
+    }
+}
+
+async fn shrinks(choice: TlsChoice) {
     let (server, client) = tls13();
     let (source, writable) = file(&noise(900_000));
     let body = source.whole().mapped_bytes().unwrap();
     writable.set_len(500_000).unwrap();
     let (socket, peer) = pair(false).await;
     let receiver = download(client, peer);
-    let mut wire = accepted(socket, server).await.wire;
+    let mut wire = accepted_by(choice, socket, server).await.wire;
     let (settled, outcomes) = mpsc::channel();
     let settle = move |outcome: Outcome| settled.send(outcome).unwrap();
     let delivery = wire.ledger().open(900_000, Instant::now(), settle);
@@ -241,7 +264,13 @@ async fn what_is_sealed_but_not_sent_is_not_reported() {
 }
 
 #[tokio::test]
-async fn a_client_that_closed_its_side_gets_the_rest() {
+async fn a_client_that_closed_its_half_gets_the_rest() {
+    for choice in CHOICES {
+        closed_its_half(choice).await;
+    }
+}
+
+async fn closed_its_half(choice: TlsChoice) {
     let (server, config) = tls13();
     let content = noise(1_000_000);
     let (source, _) = file(&content);
@@ -256,7 +285,7 @@ async fn a_client_that_closed_its_side_gets_the_rest() {
         client.read_to_end(&mut received).unwrap();
         received
     });
-    let mut wire = accepted(socket, server).await.wire;
+    let mut wire = accepted_by(choice, socket, server).await.wire;
     asked(&mut wire).await;
     assert_eq!(wire.read(&mut [0]).await.unwrap(), 0, "close_notify is the end");
     let body = source.whole().mapped_bytes().unwrap();
@@ -267,6 +296,12 @@ async fn a_client_that_closed_its_side_gets_the_rest() {
 
 #[tokio::test]
 async fn an_end_without_close_notify_is_an_error() {
+    for choice in CHOICES {
+        ended_without_close_notify(choice).await;
+    }
+}
+
+async fn ended_without_close_notify(choice: TlsChoice) {
     let (server, config) = tls13();
     let (socket, peer) = pair(false).await;
     let peer = thread::spawn(move || {
@@ -276,7 +311,7 @@ async fn an_end_without_close_notify_is_an_error() {
         client.sock.shutdown(Shutdown::Write).unwrap();
         assert_eq!(client.read(&mut [0]).unwrap(), 0);
     });
-    let mut wire = accepted(socket, server).await.wire;
+    let mut wire = accepted_by(choice, socket, server).await.wire;
     asked(&mut wire).await;
     let error = wire.read(&mut [0]).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
@@ -314,7 +349,11 @@ async fn keys_change_in_the_middle() {
 }
 
 /// What the server sends back, raw, and what its read said.
-async fn after(config: Arc<ServerConfig>, client: Arc<ClientConfig>, raw: Vec<u8>) -> io::Error {
+async fn after(
+    choice: TlsChoice,
+    (config, client): (Arc<ServerConfig>, Arc<ClientConfig>),
+    raw: Vec<u8>,
+) -> io::Error {
     let (socket, peer) = pair(false).await;
     let peer = thread::spawn(move || {
         let mut client = self::client(client, peer);
@@ -329,7 +368,7 @@ async fn after(config: Arc<ServerConfig>, client: Arc<ClientConfig>, raw: Vec<u8
         };
         assert!(error.to_string().contains("received fatal alert"), "{error}");
     });
-    let mut wire = accepted(socket, config).await.wire;
+    let mut wire = accepted_by(choice, socket, config).await.wire;
     asked(&mut wire).await;
     let error = wire.read(&mut [0]).await.unwrap_err();
     assert!(wire.write(b"more").await.is_err(), "nothing follows the alert");
@@ -355,9 +394,10 @@ async fn garbage_ends_the_connection_with_an_alert() {
             &[20, 3, 3, 0, 1, 1],
             &[0; 5],
         ] {
-            let (server, client) = configs(suite, version);
-            let error = after(server, client, garbage.to_owned()).await;
-            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{garbage:?}: {error}");
+            for choice in CHOICES {
+                let error = after(choice, configs(suite, version), garbage.to_owned()).await;
+                assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{garbage:?}: {error}");
+            }
         }
     }
 }
