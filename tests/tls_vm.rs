@@ -135,8 +135,20 @@ fn the_program_serves_curl_and_openssl_from_the_kernel() {
     let engine = part("engine");
     assert_eq!(engine.matches("... ok").count(), 5, "{engine}");
     let sealed = engine.lines().find_map(|line| line.strip_prefix("sealed by the kernel: "));
+    assert_measured(part("doctor"));
     // 32 of the garbage alone.
     assert!(sealed.is_some_and(|count| count.parse::<u32>().unwrap() >= 32), "{engine}");
+}
+
+/// What the kernel's records cost, for each version and cipher.
+fn assert_measured(part: &str) {
+    let report: Value = serde_json::from_str(part.trim()).unwrap();
+    let checks = report["checks"].as_array().unwrap();
+    let suites = checks.iter().filter(|check| check["id"] == "tls-records");
+    let values: Vec<_> = suites.map(|check| check["value"].as_str().unwrap()).collect();
+    assert_eq!(values.len(), 6, "{values:?}");
+    let measured = |value: &&str| value.contains(": kernel ") && value.ends_with(" cs/GB");
+    assert!(values.iter().all(measured), "{values:?}");
 }
 
 /// Every download equal, ended by close_notify, in the sandbox, by sendfile.

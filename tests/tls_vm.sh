@@ -128,3 +128,6 @@ engine_tests --test-threads=1 garbage half resumed shrinks without_close_notify 
     grep -E '^test |panicked'
 after=$(awk '/^TlsTxSw/ { print $2 }' /proc/net/tls_stat)
 echo "sealed by the kernel: $((after - before))"
+
+echo '= doctor'
+pagewire doctor $site --json | tr -d '\n'

@@ -15,7 +15,9 @@ use pagewire_engine::{Route, probe, proof};
 use rustix::process::{Resource, geteuid, getrlimit};
 use rustix::system::uname;
 
-use crate::doctor::facts::{Chosen, Directory, Facts, Ground, Kernel, Residency, Settings, Way};
+use crate::doctor::facts::{
+    Chosen, Directory, Facts, Ground, Kernel, Residency, Settings, TlsSuite, Way,
+};
 use crate::flags::{DoctorFlags, Target};
 use crate::mount::Mount;
 
@@ -157,14 +159,28 @@ fn undirected(devices: &Devices) -> anyhow::Result<(Chosen, &Device, Vec<IpVersi
 
 fn kernel() -> Kernel {
     let name = uname();
+    let tls = probe::kernel_tls();
+    let tls_suites = if tls.is_ok() { tls_suites() } else { Vec::new() };
     Kernel {
         release: name.release().to_string_lossy().into_owned(),
         machine: name.machine().to_string_lossy().into_owned(),
         zerocopy_sends: probe::zerocopy_sends(),
-        tls: probe::kernel_tls(),
+        tls,
+        tls_suites,
         io_uring: probe::io_uring(),
         unsent_bound: probe::unsent_bound(),
     }
+}
+
+fn tls_suites() -> Vec<TlsSuite> {
+    let suites = pagewire_engine::tls::probe().suites.iter().map(|of| {
+        let cost = of.cost.clone().map(|cost| {
+            let of_a_gb = |time: Duration| time.mul_f64(1e9 / cost.bytes as f64);
+            (of_a_gb(cost.kernel), of_a_gb(cost.user_space))
+        });
+        TlsSuite { name: of.name, cost, kernel_is_taken: of.kernel_is_taken() }
+    });
+    suites.collect()
 }
 
 fn settings() -> Settings {

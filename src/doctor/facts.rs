@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use pagewire_engine::Route;
 use pagewire_engine::device::{Features, IpVersion, Layer};
@@ -72,6 +73,16 @@ pub(crate) enum Chosen {
     NoWayOut,
 }
 
+/// What the kernel's records cost for one version and cipher.
+#[derive(Debug)]
+pub(crate) struct TlsSuite {
+    /// Such as `TLS 1.3 AES-128-GCM`.
+    pub(crate) name: &'static str,
+    /// CPU for a GB: sealed by the kernel, and by this program. Or why the kernel does not.
+    pub(crate) cost: Result<(Duration, Duration), String>,
+    pub(crate) kernel_is_taken: bool,
+}
+
 #[derive(Debug)]
 pub(crate) struct Kernel {
     /// As uname(2) has it.
@@ -79,6 +90,8 @@ pub(crate) struct Kernel {
     pub(crate) machine: String,
     pub(crate) zerocopy_sends: io::Result<()>,
     pub(crate) tls: io::Result<()>,
+    /// Where it has TLS.
+    pub(crate) tls_suites: Vec<TlsSuite>,
     pub(crate) io_uring: io::Result<()>,
     pub(crate) unsent_bound: io::Result<u32>,
 }
