@@ -1,5 +1,6 @@
 //! `pagewire serve`: runs the server of pagewire-http, and tells a person what it does.
 
+mod acme;
 mod admin;
 mod banner;
 mod check;
@@ -13,7 +14,7 @@ mod watch;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -21,15 +22,17 @@ use anyhow::Context;
 use pagewire_engine::Route;
 use pagewire_engine::tls::TlsChoice;
 use pagewire_http::raise_descriptor_limit;
+use pagewire_http::tls::Challenges;
 use pagewire_http::{Config, Listen, ListenAddress, Observer, Refusal, Server, Totals};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::Mutex;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::config;
 use crate::flags::ServeFlags;
-use crate::serve::admin::{Admin, AdminListener, Stats};
+use crate::serve::acme::Acme;
+use crate::serve::admin::{Admin, AdminListener, Shown, Stats};
 use crate::serve::doors::Doors;
 use crate::serve::error::with_way_out;
 use crate::serve::log::{LineSender, LineWriter, LogOut};
@@ -67,7 +70,8 @@ pub(crate) fn run(line: &[OsString]) -> anyhow::Result<()> {
     }
     let sockets = systemd::inherited().context("cannot take over the sockets of LISTEN_FDS")?;
     // A self-signed certificate may have to be written.
-    let doors = Doors::of(&config, &sockets)?;
+    let challenges = Challenges::default();
+    let doors = Doors::of(&config, &sockets, &challenges)?;
     let notifier = Notifier::connect();
     let admin = config.flags.admin.as_ref().map(AdminListener::bind).transpose()?;
     let log = || LogOut::open(config.flags.log_file.as_deref());
@@ -76,7 +80,8 @@ pub(crate) fn run(line: &[OsString]) -> anyhow::Result<()> {
     let runtime = runtime(&config.flags).context("cannot start the event loop")?;
     let lines = log.map(LineWriter::start).transpose()?;
     let sender = lines.as_ref().map(LineWriter::sender);
-    let begun = Begun { sockets, doors, routes, sandbox, notifier, admin, lines: sender };
+    let begun =
+        Begun { sockets, doors, challenges, routes, sandbox, notifier, admin, lines: sender };
     let totals = runtime.block_on(serve(line, config, begun));
     runtime.shutdown_timeout(STUCK_THREADS_GRACE);
     let lost = lines.map_or(0, LineWriter::finish);
@@ -98,6 +103,7 @@ fn runtime(flags: &ServeFlags) -> io::Result<Runtime> {
 struct Begun {
     sockets: Vec<Listen>,
     doors: Doors,
+    challenges: Challenges,
     routes: String,
     sandbox: Sandbox,
     notifier: Notifier,
@@ -106,11 +112,12 @@ struct Begun {
 }
 
 async fn serve(line: &[OsString], config: config::Config, begun: Begun) -> anyhow::Result<Totals> {
-    let Begun { sockets, doors, routes, sandbox, notifier, admin, lines } = begun;
+    let Begun { sockets, doors, challenges, routes, sandbox, notifier, admin, lines } = begun;
     let notifier = Arc::new(notifier);
-    let signals = Mutex::new(StopSignals::catch().context("cannot catch signals")?);
+    let signals = tokio::sync::Mutex::new(StopSignals::catch().context("cannot catch signals")?);
     let hangup = reload::catch_hangup().context("cannot catch SIGHUP")?;
-    let changes = reload::watch(&config);
+    let (changed, changes) = mpsc::channel(1);
+    reload::watch(&config, &changed);
     let stats = admin.as_ref().map(|_| Arc::new(Stats::default()));
     let flags = &config.flags;
     let asked = Config {
@@ -127,18 +134,24 @@ async fn serve(line: &[OsString], config: config::Config, begun: Begun) -> anyho
     banner::print(&config, &measured, &doors, &server.addresses()?, admin_address)
         .context("cannot print the start lines")?;
     warn_of_open_doors(&config, admin.as_ref());
+    let shown: Shown = Arc::new(Mutex::new(doors.certificates));
     if let (Some(listener), Some(stats)) = (admin, stats) {
-        listener.start(Admin::new(server.monitor(), stats, lines.clone()))?;
+        let shown = Arc::clone(&shown);
+        listener.start(Admin::new(server.monitor(), stats, lines.clone(), shown))?;
     }
     if let (Some(lines), Some(_)) = (lines, &flags.log_file) {
         reopen_when_rotated(lines).context("cannot catch SIGHUP")?;
     }
+    let mut acme = Acme::new(challenges, changed);
+    acme.want(doors.acme.clone()).context("cannot start the thread that orders certificates")?;
     let grace = flags.limits.grace.map(Duration::from_secs);
     let reload = Reload {
         line: line.into(),
         config,
         sockets,
-        certificates: doors.certificates,
+        certificates: shown,
+        wanted: doors.acme,
+        acme,
         sandboxed: sandbox.closed,
         reloader: server.reloader(),
         notifier: Arc::clone(&notifier),

@@ -4,15 +4,16 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
-use pagewire_http::tls::CertificateFacts;
 use pagewire_http::{Listen, Relistened, Reloader};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
 use crate::config::Config;
+use crate::serve::acme::{Acme, Wanted};
+use crate::serve::admin::Shown;
 use crate::serve::doors::{self, Doors};
 use crate::serve::error::with_way_out_of;
 use crate::serve::systemd::Notifier;
@@ -27,14 +28,17 @@ pub(crate) struct Reload {
     /// Sockets that were inherited.
     pub(crate) sockets: Vec<Listen>,
     /// What clients are shown.
-    pub(crate) certificates: Vec<CertificateFacts>,
+    pub(crate) certificates: Shown,
+    /// What is to be had by ACME, and who sees to it.
+    pub(crate) wanted: Option<Wanted>,
+    pub(crate) acme: Acme,
     /// Other directories than at start cannot be opened.
     pub(crate) sandboxed: bool,
     pub(crate) reloader: Reloader,
     pub(crate) notifier: Arc<Notifier>,
     /// SIGHUP.
     pub(crate) hangup: Signal,
-    /// See [`watch`].
+    /// See [`watch`]; and certificates that ACME gave.
     pub(crate) changes: mpsc::Receiver<()>,
 }
 
@@ -43,9 +47,9 @@ pub(crate) fn catch_hangup() -> io::Result<Signal> {
     signal(SignalKind::hangup())
 }
 
-/// Changes of the configuration file, where there is one, and of certificates and keys.
-pub(crate) fn watch(config: &Config) -> mpsc::Receiver<()> {
-    let (changed, changes) = mpsc::channel(1);
+/// Has `changed` told of changes of the configuration file, where there is one, and of
+/// certificates and keys.
+pub(crate) fn watch(config: &Config, changed: &mpsc::Sender<()>) {
     for path in config.path.iter().cloned().chain(doors::files(&config.flags)) {
         match FileWatch::new(&path) {
             Ok(watch) => drop(tokio::spawn(tell(watch, changed.clone()))),
@@ -55,19 +59,18 @@ pub(crate) fn watch(config: &Config) -> mpsc::Receiver<()> {
             }
         }
     }
-    changes
 }
 
 impl Reload {
     /// Reloads as often as there is reason to, for ever.
     pub(crate) async fn whenever_asked(mut self) {
         loop {
-            tokio::select! {
-                _ = self.hangup.recv() => {}
-                Some(()) = self.changes.recv() => {}
-            }
+            let is_asked = tokio::select! {
+                _ = self.hangup.recv() => true,
+                Some(()) = self.changes.recv() => false,
+            };
             self.notifier.reloading();
-            let said = match self.reload().await {
+            let said = match self.reload(is_asked).await {
                 Ok(said) => format!("reloaded: {said}"),
                 Err(error) => format!("not reloaded, all stays as it was: {error:#}"),
             };
@@ -78,12 +81,13 @@ impl Reload {
         }
     }
 
-    async fn reload(&mut self) -> anyhow::Result<String> {
+    /// `is_asked`: somebody wants it, and what ACME refused tried again.
+    async fn reload(&mut self, is_asked: bool) -> anyhow::Result<String> {
         let line = self.line.clone();
         let config = spawn_blocking(move || Config::load(&line)).await??;
-        let sockets = self.sockets.clone();
+        let (sockets, challenges) = (self.sockets.clone(), self.acme.challenges().clone());
         let (config, doors) = spawn_blocking(move || {
-            let doors = Doors::of(&config, &sockets)?;
+            let doors = Doors::of(&config, &sockets, &challenges)?;
             anyhow::Ok((config, doors))
         })
         .await??;
@@ -93,11 +97,16 @@ impl Reload {
         };
         let done = done.map_err(|error| with_way_out_of(self.sandboxed, error))?;
         let mut said = changes(&self.config, &config, &done);
-        let known = std::mem::replace(&mut self.certificates, doors.certificates);
-        for facts in self.certificates.iter().filter(|facts| !known.contains(facts)) {
-            said.push(doors::line(facts));
-        }
+        let mut shown = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = doors.certificates.iter().filter(|facts| !shown.contains(facts));
+        said.extend(new.map(doors::line));
+        *shown = doors.certificates;
+        drop(shown);
         self.config = config;
+        if is_asked || doors.acme != self.wanted {
+            self.acme.want(doors.acme.clone())?;
+            self.wanted = doors.acme;
+        }
         Ok(if said.is_empty() { "nothing changed".to_owned() } else { said.join("; ") })
     }
 }
