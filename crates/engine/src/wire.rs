@@ -30,12 +30,10 @@ use crate::sys::sockopt;
 use crate::throttle::Throttle;
 use crate::transfer::{PartRef, Parts, Progress, SLICES_MAX, parts_of, step};
 
-/// Bytes that one socket may move before other tasks of its thread get their turn.
+/// Bytes that one socket may move before other tasks of its thread get their turn: one long step.
 ///
-/// Tokio's own budget counts operations, not bytes: 128 steps would be 64 MiB. Two steps are
-/// about 0.1 ms on loopback; fewer cost CPU, more gain none
-/// (`bench/runs/2026-11-22-2core-linux6.18/steps`).
-const TURN_BYTES_MAX: u64 = 2 * STEP_BYTES_MAX as u64;
+/// Tokio's own budget counts operations, not bytes: 128 steps would be 256 MiB.
+const TURN_BYTES_MAX: u64 = STEP_BYTES_MAX as u64;
 
 /// So long after a look at a peer that is waited for the next one is due at the latest.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
