@@ -53,9 +53,9 @@ impl Stage {
         format!("https://localhost:{}/dir", self.acme.port())
     }
 
-    /// Serves with certificates for `domains`.
-    fn serve(&self, domains: &str, more: &[&str]) -> Server {
-        let mut command = pagewire(&["serve", "site", "--acme-domain", domains]);
+    /// Serves by HTTPS, with what `more` says of certificates.
+    fn serve(&self, more: &[&str]) -> Server {
+        let mut command = pagewire(&["serve", "site"]);
         command.args(["--acme-ca", "own.pem", "--state-dir", "state"]);
         command.args(["--acme-directory", &self.url(), "--acme-contact", "a@b.example"]);
         command.args(["--listen", "127.0.0.1:0"]).args(more).current_dir(self.path(""));
@@ -166,8 +166,9 @@ fn mode(path: &Path) -> u32 {
 #[test]
 fn it_is_ordered_when_the_acme_server_is_there_and_kept() {
     let Some(stage) = Stage::new() else { return };
+    let domains = ["--acme-domain", "a.example,B.example"];
     let own = ["--tls-cert", "own.pem", "--tls-key", "own.key"];
-    let server = stage.serve("a.example,B.example", &own);
+    let server = stage.serve(&[&domains[..], &own].concat());
     let reason = says(&server, &["no certificate for a.example", "Connection refused"]);
     assert!(reason.contains(&stage.url()) && reason.contains("--acme-directory"), "{reason}");
     // What is there is served all the same.
@@ -186,7 +187,7 @@ fn it_is_ordered_when_the_acme_server_is_there_and_kept() {
     server.finish();
 
     let orders = pebble.lines("POST /order-plz");
-    let again = stage.serve("a.example,b.example", &[]);
+    let again = stage.serve(&domains);
     let shown = again.banner().into_iter().filter(|line| line.starts_with("certificate for"));
     assert_eq!(shown.filter(|line| line.contains("valid until")).count(), 2);
     assert_eq!(stage.get(&again, "b.example", "root.pem").as_deref(), Some(&b"content"[..]));
@@ -197,7 +198,7 @@ fn it_is_ordered_when_the_acme_server_is_there_and_kept() {
 #[test]
 fn it_is_replaced_before_it_ends() {
     let Some(stage) = Stage::new() else { return };
-    let server = stage.serve("a.example", &["--admin", "0"]);
+    let server = stage.serve(&["--acme-domain", "a.example", "--admin", "0"]);
     says(&server, &["no certificate for a.example"]);
     // Each is to be replaced after some six seconds.
     let _pebble = stage.pebble(server.address().port(), ", \"certificateValidityPeriod\": 9");
@@ -223,13 +224,28 @@ fn it_is_replaced_before_it_ends() {
 }
 
 #[test]
+fn a_reload_changes_the_names() {
+    let Some(stage) = Stage::new() else { return };
+    let file = stage.path("pagewire.toml");
+    fs::write(&file, "acme-domain = 'a.example'").unwrap();
+    let server = stage.serve(&["--config", "pagewire.toml"]);
+    says(&server, &["no certificate for a.example"]);
+    let pebble = stage.pebble(server.address().port(), "");
+    fs::write(&file, "acme-domain = ['a.example', 'b.example']").unwrap();
+    says(&server, &["reloaded: certificates by ACME are for a.example, b.example"]);
+    stage.waits_for_certificate(&server, "a.example");
+    stage.waits_for_certificate(&server, "b.example");
+    assert_eq!(pebble.lines("Issued certificate"), 2);
+}
+
+#[test]
 fn what_the_acme_server_refuses_is_said() {
     let Some(stage) = Stage::new() else { return };
     // There nobody proves anything.
     let [elsewhere] = free();
     let pebble = stage.pebble(elsewhere.port(), "");
     let own = ["--tls-cert", "own.pem", "--tls-key", "own.key"];
-    let mut server = stage.serve("a.example", &own);
+    let mut server = stage.serve(&[&["--acme-domain", "a.example"], &own[..]].concat());
     let reason = says(&server, &["no certificate for a.example", "the proof was refused"]);
     assert!(reason.contains("port 443 of a.example"), "{reason}");
     assert_eq!(stage.get(&server, "own.example", "own.pem").as_deref(), Some(&b"content"[..]));

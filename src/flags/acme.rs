@@ -22,7 +22,7 @@ pub(crate) struct AcmeFlags {
     /// Another ACME server, by the URL of its directory [default: Let's Encrypt]
     ///
     /// To try things out, without harm to limits and trust:
-    /// https://acme-staging-v02.api.letsencrypt.org/directory
+    /// <https://acme-staging-v02.api.letsencrypt.org/directory>
     #[arg(long, value_name = "URL", value_parser = directory, value_hint = ValueHint::Url)]
     pub(crate) acme_directory: Option<String>,
 

@@ -103,7 +103,12 @@ impl Reload {
         *shown = doors.certificates;
         drop(shown);
         self.config = config;
-        if is_asked || doors.acme != self.wanted {
+        let is_other = doors.acme != self.wanted;
+        if is_other {
+            let domains = doors.acme.as_ref().map_or("nothing".to_owned(), Wanted::domains);
+            said.push(format!("certificates by ACME are for {domains}"));
+        }
+        if is_asked || is_other {
             self.acme.want(doors.acme.clone())?;
             self.wanted = doors.acme;
         }

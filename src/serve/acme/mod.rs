@@ -75,6 +75,11 @@ impl Wanted {
         self.domains.iter().filter_map(|domain| self.store.files(domain))
     }
 
+    /// The names, as a person writes them.
+    pub(crate) fn domains(&self) -> String {
+        self.domains.join(", ")
+    }
+
     /// For the start lines.
     pub(crate) fn lines(&self) -> impl Iterator<Item = String> {
         let missing = self.domains.iter().filter(|domain| self.store.files(domain).is_none());
