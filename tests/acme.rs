@@ -229,6 +229,8 @@ fn a_reload_changes_the_names() {
     let file = stage.path("pagewire.toml");
     fs::write(&file, "acme-domain = 'a.example'").unwrap();
     let server = stage.serve(&["--config", "pagewire.toml"]);
+    let banner = server.banner();
+    assert!(banner.iter().any(|line| line.contains("no --listen has port 443")), "{banner:#?}");
     says(&server, &["no certificate for a.example"]);
     let pebble = stage.pebble(server.address().port(), "");
     fs::write(&file, "acme-domain = ['a.example', 'b.example']").unwrap();

@@ -75,7 +75,20 @@ impl Doors {
 
     /// A line for each certificate, and for those that are to come.
     pub(crate) fn lines(&self) -> impl Iterator<Item = String> {
-        self.certificates.iter().map(line).chain(self.acme.iter().flat_map(Wanted::lines))
+        let lines = self.certificates.iter().map(line);
+        let hint = self.acme.iter().filter(|_| !self.has_https_port()).map(
+            |_| "acme: no --listen has port 443, where names are proved: something must pass it on",
+        );
+        let acme = self.acme.iter().flat_map(Wanted::lines);
+        lines.chain(acme).chain(hint.map(str::to_owned))
+    }
+
+    /// Whether something listens where an ACME server comes to (RFC 8737 section 3).
+    fn has_https_port(&self) -> bool {
+        self.listen.iter().any(|listen| match (&listen.address, &listen.security) {
+            (ListenAddress::Tcp(address), Security::Tls(_)) => address.port() == 443,
+            _ => false,
+        })
     }
 }
 
