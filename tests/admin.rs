@@ -4,11 +4,15 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use super::support::{Answer, Lines, MIB, Peer, Server, need, noise, plain_dir, wait_until};
+use super::support::{
+    Answer, Lines, MIB, Peer, Server, curl, need, noise, pagewire, plain_dir, wait_until,
+};
 
 const LARGE: u64 = 32 * MIB;
 
@@ -187,6 +191,30 @@ fn it_answers_when_the_server_is_full_and_not_to_pages_of_others() {
     let page = fixture.ask("/");
     let policy = page.head.header("content-security-policy").unwrap();
     assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+}
+
+#[test]
+fn a_socket_of_the_admin_pages_is_its_owners_and_goes_with_the_server() {
+    if !need("curl") {
+        return;
+    }
+    let (dir, run) = (plain_dir(), plain_dir());
+    let path = run.path().join("admin.sock");
+    // As a killed server leaves it.
+    drop(UnixListener::bind(&path).unwrap());
+    let place = path.to_str().unwrap();
+    for (asked, mode) in [(place.to_owned(), 0o600), (format!("unix:{place}:660"), 0o660)] {
+        let server = Server::start(dir.path(), &["--admin", &asked]);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode, "{asked}");
+        let health = curl(&["--unix-socket", place, "http://localhost/healthz"]).stdout;
+        assert_eq!(health, b"serving\n");
+        let mut second = pagewire(&["serve", "--listen", "127.0.0.1:0", "--admin", &asked]);
+        let second = second.arg(dir.path()).output().unwrap();
+        let said = String::from_utf8_lossy(&second.stderr);
+        assert!(!second.status.success() && said.contains(place), "{said}");
+        server.finish();
+        assert!(!path.exists(), "{asked}");
+    }
 }
 
 #[test]

@@ -2,8 +2,9 @@
 //! what was taken comes back.
 
 use std::fs;
+use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit, setrlimit};
@@ -109,6 +110,30 @@ fn who_is_idle_makes_room_and_who_is_busy_does_not() {
     assert_turned_away(Peer::connect(server.address()));
     drop((second, third));
     assert!(refused(server, "connections") >= 1);
+}
+
+/// A line of plain text would be no TLS.
+#[test]
+fn over_tls_nothing_is_said_to_who_is_turned_away() {
+    if !need("curl") {
+        return;
+    }
+    let (fixture, state) = (Fixture::new(LARGE), plain_dir());
+    let state = state.path().to_str().unwrap();
+    let limits = ["--max-connections", "1", "--tls-self-signed", "--state-dir", state];
+    let server = fixture.start(&limits);
+    let url = format!("https://{}/file.bin", server.address());
+    let mut busy = Command::new("curl");
+    busy.args(["--silent", "--insecure", "--noproxy", "*", "--limit-rate", "1k", &url]);
+    let mut busy = busy.stdout(Stdio::piped()).spawn().unwrap();
+    let mut begin = [0; 1024];
+    busy.stdout.as_mut().unwrap().read_exact(&mut begin).unwrap();
+    let mut peer = Peer::connect(server.address());
+    peer.get("/file.bin");
+    assert_eq!(peer.rest(), b"");
+    busy.kill().unwrap();
+    busy.wait().unwrap();
+    assert_eq!(refused(server, "connections"), 1);
 }
 
 /// So many connections as their own limit would have a server forget everybody else.

@@ -19,9 +19,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use pagewire_engine::Route;
-use pagewire_engine::tls::TlsChoice;
 use pagewire_http::raise_descriptor_limit;
-use pagewire_http::{Config, Listen, ListenAddress, Observer, Refusal, Server, Totals};
+use pagewire_http::{Config, Listen, Observer, Refusal, Server, Totals};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Mutex;
@@ -33,7 +32,7 @@ use crate::serve::admin::{Admin, AdminListener, Stats};
 use crate::serve::doors::Doors;
 use crate::serve::error::with_way_out;
 use crate::serve::log::{LineSender, LineWriter, LogOut};
-use crate::serve::reload::Reload;
+use crate::serve::reload::{Changes, Reload};
 use crate::serve::sandbox::Sandbox;
 use crate::serve::systemd::Notifier;
 use crate::trace;
@@ -62,9 +61,7 @@ pub(crate) fn run(line: &[OsString]) -> anyhow::Result<()> {
     // The scratch file for it could not be made in the sandbox, nor the sandbox be closed around
     // threads that run already.
     let routes = banner::routes_here(&config);
-    if config.flags.tls.is_wanted() && config.flags.tls.tls_records == TlsChoice::Auto {
-        pagewire_engine::tls::probe();
-    }
+    doors::probe(&config);
     let sockets = systemd::inherited().context("cannot take over the sockets of LISTEN_FDS")?;
     // A self-signed certificate may have to be written.
     let doors = Doors::of(&config, &sockets)?;
@@ -110,7 +107,7 @@ async fn serve(line: &[OsString], config: config::Config, begun: Begun) -> anyho
     let notifier = Arc::new(notifier);
     let signals = Mutex::new(StopSignals::catch().context("cannot catch signals")?);
     let hangup = reload::catch_hangup().context("cannot catch SIGHUP")?;
-    let changes = reload::watch(&config);
+    let changes = Changes::watch(&config);
     let stats = admin.as_ref().map(|_| Arc::new(Stats::default()));
     let flags = &config.flags;
     let asked = Config {
@@ -126,19 +123,24 @@ async fn serve(line: &[OsString], config: config::Config, begun: Begun) -> anyho
     let admin_address = admin.as_ref().map(AdminListener::address);
     banner::print(&config, &measured, &doors, &server.addresses()?, admin_address)
         .context("cannot print the start lines")?;
-    warn_of_open_doors(&config, admin.as_ref());
-    if let (Some(listener), Some(stats)) = (admin, stats) {
-        listener.start(Admin::new(server.monitor(), stats, lines.clone()))?;
-    }
+    let warnings = public_admin(admin.as_ref()).into_iter().chain(doors.bare_passwords(&config));
+    warnings.for_each(|warning| eprintln!("pagewire: {warning}"));
+    let _admin_socket = match (admin, stats) {
+        (Some(listener), Some(stats)) => {
+            listener.start(Admin::new(server.monitor(), stats, lines.clone()))?
+        }
+        _ => None,
+    };
     if let (Some(lines), Some(_)) = (lines, &flags.log_file) {
         reopen_when_rotated(lines).context("cannot catch SIGHUP")?;
     }
     let grace = flags.limits.grace.map(Duration::from_secs);
     let reload = Reload {
         line: line.into(),
+        fixed: config.fixed(),
         config,
         sockets,
-        certificates: doors.certificates,
+        doors,
         sandboxed: sandbox.closed,
         reloader: server.reloader(),
         notifier: Arc::clone(&notifier),
@@ -191,26 +193,13 @@ fn reopen_when_rotated(lines: LineSender) -> io::Result<()> {
     Ok(())
 }
 
-/// Says what strangers could read.
-fn warn_of_open_doors(config: &config::Config, admin: Option<&AdminListener>) {
-    if let Some(admin) = admin.filter(|admin| admin.is_public()) {
-        let address = admin.address();
-        eprintln!(
-            "pagewire: whoever reaches {address} sees names of files and addresses of clients; \
-             --admin PORT stays on this host"
-        );
-    }
-    let is_open = |address: &ListenAddress| {
-        if let ListenAddress::Tcp(address) = address { !address.ip().is_loopback() } else { false }
-    };
-    let plain = config.flags.listen.iter().find(|address| is_open(address));
-    let asks = config.mounts.iter().any(|mount| mount.site.passwords.is_some());
-    if let (true, Some(address)) = (asks, plain) {
-        eprintln!(
-            "pagewire: passwords can be read on their way to {address}, which has no TLS; listen \
-             on a loopback address behind a proxy that has it"
-        );
-    }
+/// What strangers could read of the admin pages.
+fn public_admin(admin: Option<&AdminListener>) -> Option<String> {
+    let address = admin.filter(|admin| admin.is_public())?.address();
+    Some(format!(
+        "whoever reaches {address} sees names of files and addresses of clients; --admin PORT \
+         stays on this host"
+    ))
 }
 
 /// SIGINT and SIGTERM: the first asks for a graceful end, the second for one at once.
