@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
@@ -11,7 +12,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use super::support::{
-    Answer, Lines, MIB, Peer, Server, curl, need, noise, pagewire, plain_dir, wait_until,
+    Answer, Lines, MIB, Peer, Server, curl, need, noise, pagewire, plain_dir, skip, wait_until,
 };
 
 const LARGE: u64 = 32 * MIB;
@@ -137,6 +138,45 @@ fn metrics_are_prometheus_and_agree_with_what_was_served() {
     let counts: Vec<f64> =
         bounds.map(|line| line.rsplit_once(' ').unwrap().1.parse().unwrap()).collect();
     assert!(counts.len() > 10 && counts.is_sorted(), "{counts:?}");
+}
+
+/// Prints the families that Prometheus's own Python client reads from standard input.
+const READ_METRICS: &str = "
+import sys
+from prometheus_client.parser import text_string_to_metric_families
+for family in text_string_to_metric_families(sys.stdin.read()):
+    assert family.documentation and family.samples, family
+    for sample in family.samples:
+        print(family.type, sample.name, sample.value)
+";
+
+#[test]
+fn metrics_are_read_by_the_client_library_of_prometheus() {
+    // The distribution's own has the distribution's modules.
+    let has_it = |python: &&&str| {
+        let mut command = Command::new(python);
+        let imported = command.args(["-c", "import prometheus_client"]).output();
+        imported.is_ok_and(|output| output.status.success())
+    };
+    let Some(python) = ["python3", "/usr/bin/python3"].iter().find(has_it) else {
+        return skip("the Python module prometheus_client is missing (scripts/test installs it)");
+    };
+    let fixture = Fixture::new(&[]);
+    assert_eq!(fixture.get("/small.txt").head.status, 200);
+    let page = fixture.text("/metrics");
+    let mut command = Command::new(python);
+    command.args(["-c", READ_METRICS]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", output.status);
+    let read = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(read.lines().count(), samples(&page).len(), "{read}");
+    for line in read.lines() {
+        let (kind, sample) = line.split_once(' ').unwrap();
+        assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
+        assert_eq!(kind == "counter", sample.contains("_total "), "{line}");
+    }
 }
 
 #[test]
