@@ -41,7 +41,10 @@ pub enum ListenAddress {
 
 /// Why a text is no [`ListenAddress`].
 #[derive(Debug, thiserror::Error)]
-#[error("`{0}` is no address: give IP:PORT, [IPv6]:PORT, unix:/PATH or unix:/PATH:MODE")]
+#[error(
+    "`{0}` is no address: give IP:PORT, such as 127.0.0.1:8080 for this host only or [::]:8080 for \
+     all who can reach it, or unix:/PATH"
+)]
 pub struct ListenAddressError(String);
 
 impl FromStr for ListenAddress {
