@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::body::FileBody;
-use crate::fast_lane::{Left, fast_lane};
+use crate::fast_lane::{Lane, Left, fast_lane};
 use crate::http2;
 use crate::listen::PeerAddress;
 use crate::refusals::Refusal;
@@ -106,7 +106,7 @@ pub(crate) struct Client {
 
 /// What connections are made of: it waits as small as it can, and is talked over as a wire.
 pub(crate) trait Stream: AsyncRead + Sized + Send + Sync + Unpin + 'static {
-    type Wire: AsyncRead + AsyncWrite + Send + Unpin;
+    type Wire: Lane + AsyncWrite;
 
     /// Has the last packet of a body not wait for the acknowledgement of the one before it, which
     /// the peer may delay by 40 ms.
@@ -120,14 +120,6 @@ pub(crate) trait Stream: AsyncRead + Sized + Send + Sync + Unpin + 'static {
 
     /// Its wire, which reads `unread` first, and the account of that.
     fn wire(self, unread: Bytes, shared: &Shared) -> (Self::Wire, Ledger);
-
-    /// Answers what can be answered without hyper.
-    fn fast_lane(
-        wire: &mut Self::Wire,
-        peer: PeerAddress,
-        shared: &Shared,
-        phase: &mut watch::Receiver<Phase>,
-    ) -> impl Future<Output = Left> + Send;
 
     /// Has `bytes` read once more, before what is to come.
     fn with_unread(wire: Self::Wire, bytes: Bytes) -> Self::Wire;
@@ -153,15 +145,6 @@ impl Stream for TcpStream {
 
     fn wire(self, unread: Bytes, shared: &Shared) -> (Self::Wire, Ledger) {
         wire_of(self, unread, shared)
-    }
-
-    async fn fast_lane(
-        wire: &mut Self::Wire,
-        peer: PeerAddress,
-        shared: &Shared,
-        phase: &mut watch::Receiver<Phase>,
-    ) -> Left {
-        fast_lane(wire, peer, shared, phase).await
     }
 
     fn with_unread(wire: Self::Wire, bytes: Bytes) -> Self::Wire {
@@ -190,15 +173,6 @@ impl Stream for UnixStream {
 
     fn wire(self, unread: Bytes, shared: &Shared) -> (Self::Wire, Ledger) {
         wire_of(self, unread, shared)
-    }
-
-    async fn fast_lane(
-        wire: &mut Self::Wire,
-        peer: PeerAddress,
-        shared: &Shared,
-        phase: &mut watch::Receiver<Phase>,
-    ) -> Left {
-        fast_lane(wire, peer, shared, phase).await
     }
 
     fn with_unread(wire: Self::Wire, bytes: Bytes) -> Self::Wire {
@@ -356,12 +330,12 @@ async fn without_hyper<S: Stream>(
     shared: &Arc<Shared>,
     phase: &mut watch::Receiver<Phase>,
 ) -> ControlFlow<Option<Parked<S>>, (S::Wire, Ledger, Bytes)> {
-    if client.is_sent_on || client.tls.is_some() {
+    if client.is_sent_on {
         let (wire, ledger) = socket.wire(Bytes::new(), shared);
         return ControlFlow::Continue((wire, ledger, unread));
     }
     let (mut wire, ledger) = socket.wire(unread, shared);
-    match S::fast_lane(&mut wire, client.peer, shared, phase).await {
+    match fast_lane(&mut wire, client, shared, phase).await {
         Left::ForHyper(bytes) => ControlFlow::Continue((wire, ledger, bytes)),
         Left::Quiet => {
             ControlFlow::Break(Some(Parked { socket: S::unwired(wire), unread: Bytes::new() }))

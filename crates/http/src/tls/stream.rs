@@ -14,8 +14,6 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::connection::{Client, Stream, connection};
-use crate::fast_lane::Left;
-use crate::listen::PeerAddress;
 use crate::serve::{Phase, Shared, reached};
 use crate::slots::Slot;
 use crate::tls::{Tls, TlsSession};
@@ -108,16 +106,6 @@ impl<S: Stream + Socket> Stream for TlsStream<S> {
         let wire = self.wire.with_unread(unread);
         let ledger = wire.ledger();
         (wire, ledger)
-    }
-
-    async fn fast_lane(
-        _wire: &mut Self::Wire,
-        _peer: PeerAddress,
-        _shared: &Shared,
-        _phase: &mut watch::Receiver<Phase>,
-    ) -> Left {
-        // It sends by wires without TLS, and is not asked here.
-        Left::ForHyper(Bytes::new())
     }
 
     fn with_unread(wire: Self::Wire, bytes: Bytes) -> Self::Wire {
