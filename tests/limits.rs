@@ -10,7 +10,8 @@ use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit, setrlimit};
 
 use super::support::{
-    KIB, MIB, Peer, Server, descriptors, digest, need, noise, pagewire, plain_dir, skip, wait_until,
+    KIB, MIB, Peer, Server, curl, descriptors, digest, need, noise, pagewire, plain_dir, skip,
+    wait_until,
 };
 
 const LARGE: u64 = 32 * MIB;
@@ -234,6 +235,48 @@ fn resets_at_every_stage_leave_nothing_behind() {
     });
     fixture.assert_served(Peer::connect(server.address()));
     assert_eq!(server.finish().connections, 142);
+}
+
+/// Before and within the handshake, and in the middle of a body by either version.
+#[test]
+fn resets_at_every_stage_of_tls_leave_nothing_behind() {
+    if !need("curl") {
+        return;
+    }
+    let (fixture, state) = (Fixture::new(LARGE), plain_dir());
+    let state = state.path().to_str().unwrap();
+    let server = fixture.start(&["--tls-self-signed", "--state-dir", state]);
+    let url = format!("https://{}/file.bin", server.address());
+    let whole = || {
+        let got = curl(&["--insecure", "--fail", &url]).stdout;
+        assert_eq!(digest(&got), digest(&fixture.content));
+    };
+    whole();
+    let before = descriptors(server.pid()).len();
+    // A record that says it is a ClientHello of 512 bytes, and some of it.
+    let hello = [&[0x16, 3, 1, 2, 4, 1, 0, 2, 0, 3, 3][..], &[7; 32]].concat();
+    for _ in 0..20 {
+        for said in [0, 1, 5, hello.len()] {
+            let mut peer = Peer::connect(server.address());
+            peer.send(&hello[..said]);
+            peer.reset();
+        }
+    }
+    for version in ["--http1.1", "--http2"].repeat(4) {
+        let mut command = Command::new("curl");
+        command.args(["--silent", "--insecure", "--noproxy", "*", "--limit-rate", "1M", version]);
+        let mut client = command.arg(&url).stdout(Stdio::piped()).spawn().unwrap();
+        client.stdout.as_mut().unwrap().read_exact(&mut [0; 1024]).unwrap();
+        // With something unread, which makes it a reset.
+        client.kill().unwrap();
+        client.wait().unwrap();
+    }
+    wait_until("descriptors to come back", || {
+        (descriptors(server.pid()).len() <= before).then_some(())
+    });
+    whole();
+    let totals = server.finish();
+    assert_eq!((totals.responses, totals.aborted), (10, 8));
 }
 
 #[test]
