@@ -11,7 +11,7 @@ use rustix::process::{Signal, kill_process};
 use super::support::{MIB, Peer, Server, curl, digest, need, noise, plain_dir, wait_until};
 
 /// A certificate for `names` and its key, by openssl.
-fn make_certificate(dir: &Path, file: &str, names: &str) -> (PathBuf, PathBuf) {
+pub(super) fn make_certificate(dir: &Path, file: &str, names: &str) -> (PathBuf, PathBuf) {
     let (chain, key) = (dir.join(format!("{file}.pem")), dir.join(format!("{file}.key")));
     let mut command = Command::new("openssl");
     command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use jiff::Timestamp;
+use pagewire_engine::tls::TlsChoice;
 use pagewire_http::tls::{
     CertificateFacts, CertificateFiles, Certificates, Challenges, SelfSigned, Tls,
 };
@@ -73,6 +74,34 @@ impl Doors {
         }
     }
 
+    /// Which passwords strangers on the way could read.
+    pub(crate) fn bare_passwords(&self, config: &Config) -> Option<String> {
+        config.mounts.iter().find(|mount| mount.site.passwords.is_some())?;
+        let bare = self.listen.iter().find(|listen| {
+            let is_plain = matches!(listen.security, Security::Plain);
+            is_plain && matches!(&listen.address, ListenAddress::Tcp(at) if !at.ip().is_loopback())
+        })?;
+        Some(format!(
+            "passwords can be read on their way to {}, which has no TLS; give --tls-cert and \
+             --tls-key, or listen on a loopback address behind a proxy that has it",
+            bare.address
+        ))
+    }
+
+    /// What is spoken since, where the same addresses were listened on before.
+    pub(crate) fn changes(&self, before: &Self) -> impl Iterator<Item = String> {
+        let spoken = |listen: &Listen| match listen.security {
+            Security::Tls(_) => "HTTPS",
+            Security::SendOn => "redirects to HTTPS",
+            Security::Plain | _ => "plain HTTP",
+        };
+        self.listen.iter().filter_map(move |now| {
+            let then = before.listen.iter().find(|then| then.address == now.address)?;
+            let (address, now) = (&now.address, spoken(now));
+            (now != spoken(then)).then(|| format!("{address} has {now} for new connections"))
+        })
+    }
+
     /// A line for each certificate, and for those that are to come.
     pub(crate) fn lines(&self) -> impl Iterator<Item = String> {
         let lines = self.certificates.iter().map(line);
@@ -89,6 +118,14 @@ impl Doors {
             (ListenAddress::Tcp(address), Security::Tls(_)) => address.port() == 443,
             _ => false,
         })
+    }
+}
+
+/// Finds out what the kernel does for TLS, if that is to decide. It takes a moment.
+pub(crate) fn probe(config: &Config) {
+    let flags = &config.flags.tls;
+    if flags.is_wanted() && flags.tls_records == TlsChoice::Auto {
+        pagewire_engine::tls::probe();
     }
 }
 

@@ -438,19 +438,29 @@ mod tests {
     use crate::serve::{Config, Server, SiteConfig};
     use crate::sites::Mount;
 
+    /// A server of one file.
+    async fn server(directory: &tempfile::TempDir) -> Server {
+        std::fs::write(directory.path().join("file"), "content").unwrap();
+        let routes = RouteChoice::Auto;
+        let sites = vec![Mount::everywhere(SiteConfig::new(directory.path()))];
+        let limits = crate::limits::Limits::default();
+        let config = Config { listen: Vec::new(), routes, sites, limits, names_agents: false };
+        Server::bind(config, Arc::new(|_| ())).await.unwrap()
+    }
+
+    /// A client, its connection, and its address.
+    async fn connected() -> (TcpStream, TcpStream, std::net::SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (socket, peer) = listener.accept().await.unwrap();
+        (client, socket, peer)
+    }
+
     /// A connection on its way to be parked, and its client, which got the answer to `asked`.
     async fn quiet_after(asked: &[u8]) -> (TcpStream, Option<Parked<TcpStream>>) {
         let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("file"), "content").unwrap();
-        let directory = directory.path().to_owned();
-        let routes = RouteChoice::Auto;
-        let sites = vec![Mount::everywhere(SiteConfig::new(directory))];
-        let limits = crate::limits::Limits::default();
-        let config = Config { listen: Vec::new(), routes, sites, limits, names_agents: false };
-        let server = Server::bind(config, Arc::new(|_| ())).await.unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (socket, peer) = listener.accept().await.unwrap();
+        let server = server(&directory).await;
+        let (mut client, socket, peer) = connected().await;
         client.write_all(asked).await.unwrap();
         let (_serving, mut phase) = watch::channel(Phase::Serving);
         let mut begun = Parked { socket, unread: Bytes::new() };
@@ -485,5 +495,36 @@ mod tests {
         let last = b"GET /file HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
         let (_client, parked) = quiet_after(last).await;
         assert!(parked.is_none());
+    }
+    /// The clock stands still but for the pauses: a client that sends a byte now and then gets no
+    /// more time for it, and one that says nothing gets as much.
+    #[tokio::test(start_paused = true)]
+    async fn a_head_has_its_deadline_however_it_trickles() {
+        const PAUSE: Duration = Duration::from_secs(7);
+        for (begin, counted) in [("", 0), ("GET /file HTTP/1.1\r\nX-Drip: ", 1), ("PRI", 0)] {
+            let directory = tempfile::tempdir().unwrap();
+            let server = server(&directory).await;
+            let shared = Arc::clone(server.shared());
+            let (mut client, socket, peer) = connected().await;
+            client.write_all(begin.as_bytes()).await.unwrap();
+            let slot = shared.slots.take(None).unwrap();
+            let (_serving, phase) = watch::channel(Phase::Serving);
+            let serving = connection(socket, client_at(peer), slot, Arc::clone(&shared), phase);
+            let mut serving = pin!(serving);
+            let mut drops = 0;
+            while timeout(PAUSE, serving.as_mut()).await.is_err() {
+                drops += 1;
+                assert!(drops < 10, "it never ends");
+                let drop = match begin {
+                    "" => &[],
+                    // Of the preface of HTTP/2 what fits.
+                    "PRI" => &HTTP2_PREFACE[drops + 2..drops + 3],
+                    _ => &b"x"[..],
+                };
+                client.write_all(drop).await.unwrap();
+            }
+            assert_eq!(drops, 4, "{begin:?}: drops within {HEAD_MAX:?}");
+            assert_eq!(shared.refusals.snapshot().by(Refusal::HeadTime), counted, "{begin:?}");
+        }
     }
 }
