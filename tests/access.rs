@@ -84,6 +84,27 @@ fn guessing_ends_soon() {
 }
 
 #[test]
+fn passwords_without_tls_are_warned_of_and_others_are_not() {
+    if !need("curl") {
+        return;
+    }
+    let state = plain_dir();
+    let tls = ["--tls-self-signed", "--state-dir", state.path().to_str().unwrap()];
+    for (address, tls, warned) in
+        [("0.0.0.0:0", &[][..], true), ("0.0.0.0:0", &tls, false), ("127.0.0.1:0", &[], false)]
+    {
+        let fixture = Fixture::new(&[&["--listen", address], tls].concat());
+        let scheme = if tls.is_empty() { "http" } else { "https" };
+        let url = format!("{scheme}://{}/file.txt", fixture.server.address());
+        curl(&["--insecure", &url]);
+        fixture.server.log_line_for("/file.txt");
+        let said = fixture.server.raw_log().all();
+        let found = said.iter().any(|line| line.contains("passwords can be read on their way"));
+        assert_eq!(found, warned, "{address} {tls:?}: {said:?}");
+    }
+}
+
+#[test]
 fn a_bad_file_of_passwords_is_named_with_its_line() {
     let dir = plain_dir();
     let passwords = dir.path().join("passwords");

@@ -3,12 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use super::support::{Answer, Lines, MIB, Peer, Server, need, noise, plain_dir, wait_until};
+use super::support::{
+    Answer, Lines, MIB, Peer, Server, curl, need, noise, pagewire, plain_dir, skip, wait_until,
+};
 
 const LARGE: u64 = 32 * MIB;
 
@@ -135,6 +140,45 @@ fn metrics_are_prometheus_and_agree_with_what_was_served() {
     assert!(counts.len() > 10 && counts.is_sorted(), "{counts:?}");
 }
 
+/// Prints the families that Prometheus's own Python client reads from standard input.
+const READ_METRICS: &str = "
+import sys
+from prometheus_client.parser import text_string_to_metric_families
+for family in text_string_to_metric_families(sys.stdin.read()):
+    assert family.documentation and family.samples, family
+    for sample in family.samples:
+        print(family.type, sample.name, sample.value)
+";
+
+#[test]
+fn metrics_are_read_by_the_client_library_of_prometheus() {
+    // The distribution's own has the distribution's modules.
+    let has_it = |python: &&&str| {
+        let mut command = Command::new(python);
+        let imported = command.args(["-c", "import prometheus_client"]).output();
+        imported.is_ok_and(|output| output.status.success())
+    };
+    let Some(python) = ["python3", "/usr/bin/python3"].iter().find(has_it) else {
+        return skip("the Python module prometheus_client is missing (scripts/test installs it)");
+    };
+    let fixture = Fixture::new(&[]);
+    assert_eq!(fixture.get("/small.txt").head.status, 200);
+    let page = fixture.text("/metrics");
+    let mut command = Command::new(python);
+    command.args(["-c", READ_METRICS]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", output.status);
+    let read = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(read.lines().count(), samples(&page).len(), "{read}");
+    for line in read.lines() {
+        let (kind, sample) = line.split_once(' ').unwrap();
+        assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
+        assert_eq!(kind == "counter", sample.contains("_total "), "{line}");
+    }
+}
+
 #[test]
 fn a_transfer_is_seen_while_it_is_under_way() {
     let fixture = Fixture::new(&[]);
@@ -187,6 +231,30 @@ fn it_answers_when_the_server_is_full_and_not_to_pages_of_others() {
     let page = fixture.ask("/");
     let policy = page.head.header("content-security-policy").unwrap();
     assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+}
+
+#[test]
+fn a_socket_of_the_admin_pages_is_its_owners_and_goes_with_the_server() {
+    if !need("curl") {
+        return;
+    }
+    let (dir, run) = (plain_dir(), plain_dir());
+    let path = run.path().join("admin.sock");
+    // As a killed server leaves it.
+    drop(UnixListener::bind(&path).unwrap());
+    let place = path.to_str().unwrap();
+    for (asked, mode) in [(place.to_owned(), 0o600), (format!("unix:{place}:660"), 0o660)] {
+        let server = Server::start(dir.path(), &["--admin", &asked]);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode, "{asked}");
+        let health = curl(&["--unix-socket", place, "http://localhost/healthz"]).stdout;
+        assert_eq!(health, b"serving\n");
+        let mut second = pagewire(&["serve", "--listen", "127.0.0.1:0", "--admin", &asked]);
+        let second = second.arg(dir.path()).output().unwrap();
+        let said = String::from_utf8_lossy(&second.stderr);
+        assert!(!second.status.success() && said.contains(place), "{said}");
+        server.finish();
+        assert!(!path.exists(), "{asked}");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
 
 use super::support::{
@@ -301,21 +302,27 @@ fn check_change(change: impl Fn(&Path, &[u8])) {
 }
 
 #[test]
-fn an_interrupt_lets_running_responses_finish() {
+fn a_signal_lets_running_responses_finish() {
+    for signal in [Signal::INT, Signal::TERM] {
+        check_graceful_end(signal);
+    }
+}
+
+fn check_graceful_end(signal: Signal) {
     let fixture = Fixture::new(LARGE);
     let mut server = fixture.start(&[]);
     let mut idle = Peer::connect(server.address());
     idle.get("/missing");
     assert_eq!(idle.answer().head.status, 404);
     let (mut peer, mut got) = slow_peer(&server);
-    server.interrupt();
+    kill_process(server.pid(), signal).unwrap();
     assert!(idle.rest().is_empty(), "an idle connection is closed");
     let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
     wait_until("new connections to be refused", || {
         TcpStream::connect(server.address()).is_err_and(refused).then_some(())
     });
     got.extend(peer.rest());
-    fixture.assert_whole(&got, "after the interrupt");
+    fixture.assert_whole(&got, "after the signal");
     let totals = server.totals();
     assert_eq!((totals.responses, totals.aborted), (2, 0));
     assert_eq!(totals.routes["sendfile"].bytes, LARGE);

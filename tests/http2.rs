@@ -11,6 +11,7 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 /// What a peer may be sent before it says more (RFC 9113 6.9.2).
 const FIRST_WINDOW: usize = 65_535;
@@ -203,4 +204,51 @@ fn a_running_download_outlives_the_stop() {
     drop((peer, idle));
     let totals = server.totals();
     assert_eq!((totals.responses, totals.aborted), (1, 0));
+}
+
+/// As one of HTTP/1.1 does. It is told, so that it can ask again elsewhere.
+#[test]
+fn who_is_idle_makes_room() {
+    let dir = plain_dir();
+    fs::write(dir.path().join("small"), "content").unwrap();
+    fs::write(dir.path().join("large"), noise(32 * MIB, 1)).unwrap();
+    let limits = ["--max-connections", "2", "--max-connections-per-address", "9"];
+    let server = Server::start(dir.path(), &limits);
+    let mut idle = connect(&server);
+    idle.send(&request(1, "/small"));
+    assert_eq!(body(&mut idle, 1, 7), b"content");
+    let mut busy = Peer::with_receive_buffer(server.address(), 16 << 10);
+    busy.get("/large");
+    assert_eq!(busy.head().status, 200);
+    wait_until("the idle one to make room", || {
+        let mut peer = Peer::connect(server.address());
+        peer.send(b"GET /small HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        peer.rest().starts_with(b"HTTP/1.1 200").then_some(())
+    });
+    while next_frame(&mut idle).0 != GOAWAY {}
+    idle.rest();
+    busy.body(1 << 20);
+    drop(busy);
+    assert_eq!(server.finish().aborted, 1);
+}
+
+/// While a response is under way it is not idle, and afterwards it is as good as new.
+#[test]
+fn who_is_busy_makes_no_room() {
+    let dir = plain_dir();
+    let content = noise(2 * MIB, 2);
+    fs::write(dir.path().join("file"), &content).unwrap();
+    let limits = ["--max-connections", "1"];
+    let server = Server::start(dir.path(), &limits);
+    let mut peer = connect(&server);
+    // Longer than the first window of a stream, which is waited for.
+    peer.send(&request(1, "/file"));
+    let mut got = body(&mut peer, 1, FIRST_WINDOW);
+    peer.assert_silent(2_500);
+    let mut other = Peer::connect(server.address());
+    other.get("/file");
+    assert!(!other.rest().starts_with(b"HTTP/1.1 200"));
+    peer.send(&frame(WINDOW_UPDATE, 0, 1, &(1_u32 << 30).to_be_bytes()));
+    got.extend(body(&mut peer, 1, content.len() - FIRST_WINDOW));
+    assert_eq!(digest(&got), digest(&content));
 }

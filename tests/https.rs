@@ -11,7 +11,7 @@ use rustix::process::{Signal, kill_process};
 use super::support::{MIB, Peer, Server, curl, digest, need, noise, plain_dir, wait_until};
 
 /// A certificate for `names` and its key, by openssl.
-fn make_certificate(dir: &Path, file: &str, names: &str) -> (PathBuf, PathBuf) {
+pub(super) fn make_certificate(dir: &Path, file: &str, names: &str) -> (PathBuf, PathBuf) {
     let (chain, key) = (dir.join(format!("{file}.pem")), dir.join(format!("{file}.key")));
     let mut command = Command::new("openssl");
     command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
@@ -57,6 +57,39 @@ fn curl_downloads_by_every_version() {
     }
     let totals = server.finish();
     assert_eq!((totals.responses, totals.aborted), (12, 0));
+}
+
+#[test]
+fn the_fast_lane_says_what_hyper_says() {
+    let (dir, state) = (plain_dir(), plain_dir());
+    let lines = [("empty", 0), ("page.html", 300), ("odd", 5_001), ("most", 69_000)];
+    for (name, lines) in lines {
+        // Text, so that heads and bodies can be told apart by lines.
+        fs::write(dir.path().join(name), "0123456789abcd\n".repeat(lines)).unwrap();
+    }
+    let server = self_signed(dir.path(), state.path(), &[]);
+    let authority = state.path().join("self-signed.pem");
+    for version in ["--tlsv1.2", "--tlsv1.3"] {
+        let max = version.strip_prefix("--tlsv").unwrap();
+        let [lane, hyper] = ["Accept: */*", "X-Other: field"].map(|field| {
+            let mut arguments = vec![version, "--tls-max", max, "--http1.1", "-i", "-H", field];
+            arguments.extend(["--cacert", authority.to_str().unwrap()]);
+            arguments.extend(["-w", "%{stderr}%{num_connects}"]);
+            let urls = lines.map(|(name, _)| https(&server, &format!("/{name}")));
+            arguments.extend(urls.iter().map(String::as_str));
+            let output = curl(&arguments);
+            assert_eq!(String::from_utf8(output.stderr).unwrap(), "1000", "{version}");
+            let said = String::from_utf8(output.stdout).unwrap();
+            let kept = said.lines().filter(|line| !line.starts_with("date: "));
+            let mut kept: Vec<String> = kept.map(str::to_owned).collect();
+            kept.sort();
+            kept
+        });
+        assert!(lane.iter().filter(|line| line.starts_with("HTTP/1.1 200")).count() == 4);
+        assert!(lane == hyper, "{version}");
+    }
+    let totals = server.finish();
+    assert_eq!((totals.responses, totals.connections, totals.aborted), (16, 4, 0));
 }
 
 #[test]

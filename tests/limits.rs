@@ -2,14 +2,16 @@
 //! what was taken comes back.
 
 use std::fs;
+use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit, setrlimit};
 
 use super::support::{
-    KIB, MIB, Peer, Server, descriptors, digest, need, noise, pagewire, plain_dir, skip, wait_until,
+    KIB, MIB, Peer, Server, curl, descriptors, digest, need, noise, pagewire, plain_dir, skip,
+    wait_until,
 };
 
 const LARGE: u64 = 32 * MIB;
@@ -111,6 +113,30 @@ fn who_is_idle_makes_room_and_who_is_busy_does_not() {
     assert!(refused(server, "connections") >= 1);
 }
 
+/// A line of plain text would be no TLS.
+#[test]
+fn over_tls_nothing_is_said_to_who_is_turned_away() {
+    if !need("curl") {
+        return;
+    }
+    let (fixture, state) = (Fixture::new(LARGE), plain_dir());
+    let state = state.path().to_str().unwrap();
+    let limits = ["--max-connections", "1", "--tls-self-signed", "--state-dir", state];
+    let server = fixture.start(&limits);
+    let url = format!("https://{}/file.bin", server.address());
+    let mut busy = Command::new("curl");
+    busy.args(["--silent", "--insecure", "--noproxy", "*", "--limit-rate", "1k", &url]);
+    let mut busy = busy.stdout(Stdio::piped()).spawn().unwrap();
+    let mut begin = [0; 1024];
+    busy.stdout.as_mut().unwrap().read_exact(&mut begin).unwrap();
+    let mut peer = Peer::connect(server.address());
+    peer.get("/file.bin");
+    assert_eq!(peer.rest(), b"");
+    busy.kill().unwrap();
+    busy.wait().unwrap();
+    assert_eq!(refused(server, "connections"), 1);
+}
+
 /// So many connections as their own limit would have a server forget everybody else.
 const SLOW: usize = 10_000;
 
@@ -209,6 +235,48 @@ fn resets_at_every_stage_leave_nothing_behind() {
     });
     fixture.assert_served(Peer::connect(server.address()));
     assert_eq!(server.finish().connections, 142);
+}
+
+/// Before and within the handshake, and in the middle of a body by either version.
+#[test]
+fn resets_at_every_stage_of_tls_leave_nothing_behind() {
+    if !need("curl") {
+        return;
+    }
+    let (fixture, state) = (Fixture::new(LARGE), plain_dir());
+    let state = state.path().to_str().unwrap();
+    let server = fixture.start(&["--tls-self-signed", "--state-dir", state]);
+    let url = format!("https://{}/file.bin", server.address());
+    let whole = || {
+        let got = curl(&["--insecure", "--fail", &url]).stdout;
+        assert_eq!(digest(&got), digest(&fixture.content));
+    };
+    whole();
+    let before = descriptors(server.pid()).len();
+    // A record that says it is a ClientHello of 512 bytes, and some of it.
+    let hello = [&[0x16, 3, 1, 2, 4, 1, 0, 2, 0, 3, 3][..], &[7; 32]].concat();
+    for _ in 0..20 {
+        for said in [0, 1, 5, hello.len()] {
+            let mut peer = Peer::connect(server.address());
+            peer.send(&hello[..said]);
+            peer.reset();
+        }
+    }
+    for version in ["--http1.1", "--http2"].repeat(4) {
+        let mut command = Command::new("curl");
+        command.args(["--silent", "--insecure", "--noproxy", "*", "--limit-rate", "1M", version]);
+        let mut client = command.arg(&url).stdout(Stdio::piped()).spawn().unwrap();
+        client.stdout.as_mut().unwrap().read_exact(&mut [0; 1024]).unwrap();
+        // With something unread, which makes it a reset.
+        client.kill().unwrap();
+        client.wait().unwrap();
+    }
+    wait_until("descriptors to come back", || {
+        (descriptors(server.pid()).len() <= before).then_some(())
+    });
+    whole();
+    let totals = server.finish();
+    assert_eq!((totals.responses, totals.aborted), (10, 8));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 
-use super::support::{MIB, Peer, Server, noise, plain_dir, wait_until};
+use super::support::{MIB, Peer, Server, curl, need, noise, plain_dir, wait_until};
 
 /// Everything that a terminal or a reader of lines could take for more than text, among what the
 /// fields of a request may hold.
@@ -138,6 +138,42 @@ fn json_tells_what_became_of_a_download() {
     assert_eq!(line["route"], "sendfile");
     let seconds = |name: &str| line[name].as_f64().unwrap();
     assert!(seconds("first_byte_seconds") <= seconds("seconds"), "{line}");
+}
+
+#[test]
+fn what_was_spoken_is_told() {
+    if !need("curl") {
+        return;
+    }
+    let (dir, state) = (plain_dir(), plain_dir());
+    fs::write(dir.path().join("file.txt"), "content").unwrap();
+    let tls = ["--tls-self-signed", "--state-dir", state.path().to_str().unwrap()];
+    let cipher = |line: &str| line.contains("_WITH_AES_") || line.contains("_AES_256_GCM_SHA384");
+    for format in ["text", "json"] {
+        for (tls, asked, version, tls_version) in [
+            (&[][..], "--http1.1", "HTTP/1.1", None),
+            (&[], "--http1.0", "HTTP/1.0", None),
+            (&tls, "--http1.1", "HTTP/1.1", Some("TLSv1.3")),
+            (&tls, "--http2", "HTTP/2.0", Some("TLSv1.3")),
+        ] {
+            let server = Server::start(dir.path(), &[&["--log", format], tls].concat());
+            let scheme = if tls.is_empty() { "http" } else { "https" };
+            curl(&["--insecure", asked, &format!("{scheme}://{}/file.txt", server.address())]);
+            let log = server.raw_log();
+            let line = wait_until("a line", || log.all().first().cloned());
+            assert_eq!(cipher(&line), tls_version.is_some(), "{line}");
+            if format == "json" {
+                let line: Value = serde_json::from_str(&line).unwrap();
+                assert_eq!(line["version"], version);
+                assert_eq!(line["tls_version"].as_str(), tls_version, "{line}");
+                assert_eq!(line["tls_cipher"].is_string(), tls_version.is_some(), "{line}");
+                continue;
+            }
+            let said = line.contains(&format!(" version={version} "));
+            assert_eq!(said, version != "HTTP/1.1", "{line}");
+            assert_eq!(line.contains(" tls=TLSv1.3,"), tls_version.is_some(), "{line}");
+        }
+    }
 }
 
 #[test]

@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
 
-use super::support::{MIB, Peer, Server, noise, pagewire, plain_dir, wait_until};
+use super::https::make_certificate;
+use super::support::{
+    MIB, Peer, Server, curl, need, noise, pagewire, plain_dir, request, skip, wait_until,
+};
 
 /// Folders `a` and `b`, whose files say which they are, and a configuration file.
 struct Stage {
@@ -55,6 +58,15 @@ impl Stage {
             let said: Vec<_> = lines.filter(|line| line.contains("reloaded")).collect();
             said.get(count - 1).cloned()
         })
+    }
+
+    /// The line about a reload that says `what`: of two files that change, each may lead to one.
+    fn says(&self, what: &str) {
+        let log = self.server.raw_log();
+        wait_until(what, || {
+            let is_it = |line: &String| line.contains(" reloaded: ") && line.contains(what);
+            log.all().iter().any(is_it).then_some(())
+        });
     }
 
     fn name(&self) -> Vec<u8> {
@@ -141,14 +153,116 @@ fn listeners_come_and_go() {
     assert_eq!(kept.rest(), b"", "its idle connections are closed");
 }
 
+/// Each key that a running server keeps, until it has its old value again.
 #[test]
 fn what_needs_a_restart_is_said() {
     let stage = Stage::new(A);
-    stage.replace(&format!("{A}threads = 1\n"));
-    let said = stage.said(1);
-    assert_eq!(said, "pagewire: reloaded: 'threads' stays as it was until a restart");
+    let fixed = [
+        "admin = '0'",
+        "grace = 7",
+        "limit-rate = '1M'",
+        "limit-rate-total = '1M'",
+        "log = 'json'",
+        "log-file = 'log'",
+        "max-connections = 7",
+        "max-connections-per-address = 7",
+        "no-sandbox = true",
+        "quiet = true",
+        "route = 'splice'",
+        "threads = 1",
+        "trace = 'debug'",
+    ];
+    let kept = |line: &str| {
+        let (key, _) = line.split_once(" = ").unwrap();
+        format!("'{key}' stays as it was until a restart")
+    };
+    stage.replace(&format!("{A}{}\n", fixed.join("\n")));
+    let all = fixed.map(kept).join("; ");
+    assert_eq!(stage.said(1), format!("pagewire: reloaded: {all}"));
     stage.hang_up();
-    assert_eq!(stage.said(2), "pagewire: reloaded: nothing changed");
+    assert_eq!(stage.said(2), format!("pagewire: reloaded: {all}"));
+    stage.replace(&format!("{A}{}\n", fixed[0]));
+    assert_eq!(stage.said(3), format!("pagewire: reloaded: {}", kept(fixed[0])));
+    stage.replace(A);
+    assert_eq!(stage.said(4), "pagewire: reloaded: nothing changed");
+    assert_eq!(stage.name(), b"a");
+}
+
+/// The same address, plain and over TLS and back, by certificates that are watched from then on.
+#[test]
+fn an_address_changes_between_plain_and_tls() {
+    if !need("openssl") || !need("curl") {
+        return;
+    }
+    let stage = Stage::new(A);
+    let port = stage.server.address().port();
+    let mut old = Peer::connect(stage.server.address());
+    old.get("/name");
+    assert_eq!(old.answer().body, b"a");
+    let in_stage = |file: &str| stage.dir.path().join(file);
+    let certify = |name: &str| {
+        make_certificate(stage.dir.path(), "new", &format!("DNS:{name}"));
+        for kind in ["key", "pem"] {
+            let new = in_stage(&format!("new.{kind}"));
+            fs::rename(new, in_stage(&format!("site.{kind}"))).unwrap();
+        }
+    };
+    let secure = |name: &str| {
+        let authority = in_stage("site.pem");
+        let place = format!("{name}:{port}:127.0.0.1");
+        let url = format!("https://{name}:{port}/name");
+        let authority = authority.to_str().unwrap();
+        let found = curl(&["--cacert", authority, "--resolve", &place, "--fail", &url]);
+        assert_eq!(found.stdout, b"a");
+    };
+    certify("first.example");
+    stage.replace(&format!("{A}tls-cert = 'site.pem'\ntls-key = 'site.key'\n"));
+    stage.says("127.0.0.1:0 has HTTPS for new connections; certificate for first.example");
+    secure("first.example");
+    old.get("/name");
+    assert_eq!(old.answer().body, b"a", "old connections go on as they began");
+
+    certify("second.example");
+    stage.says("reloaded: certificate for second.example");
+    secure("second.example");
+
+    stage.replace(A);
+    stage.says("reloaded: 127.0.0.1:0 has plain HTTP for new connections");
+    assert_eq!(stage.name(), b"a");
+}
+
+/// Elsewhere than what was allowed at start it could not be read.
+#[test]
+fn a_certificate_outside_of_the_sandbox_is_refused_with_the_reason() {
+    let stage = Stage::new(A);
+    if !stage.server.banner().iter().any(|line| line.contains("(landlock)")) {
+        return skip("this kernel has no landlock");
+    }
+    let elsewhere = plain_dir();
+    let pem = elsewhere.path().join("site.pem");
+    fs::write(&pem, "").unwrap();
+    let pem = pem.display();
+    stage.replace(&format!("{A}tls-cert = '{pem}'\ntls-key = '{pem}'\n"));
+    let said = stage.said(1);
+    assert!(said.contains("not reloaded") && said.contains("the sandbox was closed"), "{said}");
+    assert_eq!(stage.name(), b"a");
+}
+
+/// The digest of a large file is not made again.
+#[test]
+fn digests_outlive_a_reload() {
+    let stage = Stage::new(A);
+    fs::write(stage.dir.path().join("a/big"), noise(4 * MIB, 3)).unwrap();
+    let asked = ["Want-Repr-Digest: sha-256=1"];
+    let made = request(&stage.server, "HEAD /big", &asked).head;
+    let digest = made.header("repr-digest").unwrap();
+    stage.replace(&format!("{A}[[site]]\npath='/x'\nroot='a'\n"));
+    stage.said(1);
+    // Of what is not known yet a GET of so much says nothing.
+    for target in ["GET /big", "GET /x/big"] {
+        let answer = request(&stage.server, target, &asked);
+        assert_eq!(answer.head.header("repr-digest"), Some(digest), "{target}");
+    }
 }
 
 /// Without a file there is nothing to read; that is no reason to end. Another directory of the same

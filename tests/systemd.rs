@@ -136,3 +136,17 @@ fn the_units_are_valid() {
         assert!(output.status.success() && about.is_empty(), "{said}");
     }
 }
+
+/// What is left open is said in docs/operations.md; of 100, less is better.
+#[test]
+fn the_service_stays_as_closed_as_it_is() {
+    if !need("systemd-analyze") {
+        return;
+    }
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut security = Command::new("systemd-analyze");
+    security.args(["security", "--offline=yes", "--threshold=17"]);
+    let output = security.arg(here.join("contrib/systemd/pagewire.service")).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+}

@@ -490,7 +490,8 @@ mod tests {
         check_error(
             "listen = [\n  '127.0.0.1:1',\n  'nowhere',\n]",
             "3:3: invalid value 'nowhere' for 'listen': `nowhere` is no address: \
-             give IP:PORT, [IPv6]:PORT, unix:/PATH or unix:/PATH:MODE",
+             give IP:PORT, such as 127.0.0.1:8080 for this host only or [::]:8080 for all who can \
+             reach it, or unix:/PATH",
         );
         check_error(
             "site = 1",

@@ -1,6 +1,7 @@
 //! The configuration in effect, as a file that would make it so, each line with where its value
 //! came from. PURE.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use clap::parser::ValueSource;
@@ -31,8 +32,8 @@ impl Config {
         text
     }
 
-    /// Keys that have another value in `new`, of those that a running server cannot change.
-    pub(crate) fn fixed_differences(&self, new: &Self) -> Vec<String> {
+    /// Those keys that a running server cannot change, and their values.
+    pub(crate) fn fixed(&self) -> BTreeMap<String, Option<String>> {
         let changeable = flags::site_keys();
         let of_site =
             |arg: &Arg| changeable.get_arguments().any(|key| key.get_id() == arg.get_id());
@@ -44,7 +45,7 @@ impl Config {
         };
         let keys = flags::keys();
         let fixed = keys.get_arguments().filter(|arg| !of_site(arg) && !of_listeners(arg));
-        fixed.filter(|arg| self.value(arg) != new.value(arg)).map(key_of).collect()
+        fixed.map(|arg| (key_of(arg), self.value(arg))).collect()
     }
 
     fn value(&self, arg: &Arg) -> Option<String> {

@@ -76,7 +76,8 @@ pub(crate) struct ServeFlags {
     /// Where metrics, health and a live page are: PORT on 127.0.0.1, IP:PORT, or a path
     ///
     /// /metrics for Prometheus, /healthz, and / for people. It tells names of files and addresses
-    /// of clients to whoever reaches it.
+    /// of clients to whoever reaches it. A path is that of a Unix socket for this user only, unless
+    /// permission bits are given behind it, as in unix:/run/pagewire/admin.sock:660.
     #[arg(long, value_name = "ADDR")]
     pub(crate) admin: Option<AdminAddress>,
 

@@ -46,12 +46,20 @@ fn way_out(error: &StartError, kind: Option<io::ErrorKind>) -> Option<&'static s
     })
 }
 
-/// The same at a reload, for which the sandbox may stand in the way.
-pub(crate) fn with_way_out_of(sandboxed: bool, error: StartError) -> anyhow::Error {
-    let kind = error.source().and_then(|source| source.downcast_ref()).map(io::Error::kind);
-    if sandboxed && kind == Some(io::ErrorKind::PermissionDenied) {
-        let way_out = "the sandbox was closed around what was served at start: restart";
-        return anyhow!("{:#}; {way_out}", anyhow::Error::from(error));
+/// The same of any error at a reload, for which the sandbox may stand in the way of files.
+pub(crate) fn at_reload(sandboxed: bool, error: anyhow::Error) -> anyhow::Error {
+    let is_denied = |cause: &(dyn Error + 'static)| {
+        let io = cause.downcast_ref::<io::Error>();
+        io.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    };
+    let is_port = matches!(
+        error.downcast_ref(),
+        Some(StartError::Listen { address: ListenAddress::Tcp(_), .. })
+    );
+    if sandboxed && !is_port && error.chain().any(is_denied) {
+        return anyhow!(
+            "{error:#}; the sandbox was closed around what was served at start: restart"
+        );
     }
-    with_way_out(error)
+    error.downcast().map_or_else(|error| error, with_way_out)
 }

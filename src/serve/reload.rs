@@ -1,20 +1,23 @@
 //! What changes while the server runs: SIGHUP, or another content of the configuration file, has
 //! the configuration read anew. This is the one place that reloads anything.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
 
 use pagewire_http::tls::CertificateFacts;
 use pagewire_http::{Listen, Relistened, Reloader};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::config::Config;
+use crate::serve::acme::{Acme, Wanted};
+use crate::serve::admin::Shown;
 use crate::serve::doors::{self, Doors};
-use crate::serve::error::with_way_out_of;
+use crate::serve::error::at_reload;
 use crate::serve::systemd::Notifier;
 use crate::serve::watch::FileWatch;
 
@@ -26,16 +29,21 @@ pub(crate) struct Reload {
     pub(crate) config: Config,
     /// Sockets that were inherited.
     pub(crate) sockets: Vec<Listen>,
-    /// What clients are shown.
-    pub(crate) certificates: Vec<CertificateFacts>,
+    /// What is listened on, and shown to clients.
+    pub(crate) doors: Doors,
+    /// The certificates among that, for the admin pages.
+    pub(crate) certificates: Shown,
+    /// Who sees to those that are to be had by ACME.
+    pub(crate) acme: Acme,
+    /// What the process was started with and keeps.
+    pub(crate) fixed: BTreeMap<String, Option<String>>,
     /// Other directories than at start cannot be opened.
     pub(crate) sandboxed: bool,
     pub(crate) reloader: Reloader,
     pub(crate) notifier: Arc<Notifier>,
     /// SIGHUP.
     pub(crate) hangup: Signal,
-    /// See [`watch`].
-    pub(crate) changes: mpsc::Receiver<()>,
+    pub(crate) changes: Changes,
 }
 
 /// From this call on SIGHUP ends the process no more.
@@ -44,30 +52,64 @@ pub(crate) fn catch_hangup() -> io::Result<Signal> {
 }
 
 /// Changes of the configuration file, where there is one, and of certificates and keys.
-pub(crate) fn watch(config: &Config) -> mpsc::Receiver<()> {
-    let (changed, changes) = mpsc::channel(1);
-    for path in config.path.iter().cloned().chain(doors::files(&config.flags)) {
-        match FileWatch::new(&path) {
-            Ok(watch) => drop(tokio::spawn(tell(watch, changed.clone()))),
-            Err(error) => {
-                let path = path.display();
-                eprintln!("pagewire: changes of {path} are seen at SIGHUP only: {error}");
+pub(crate) struct Changes {
+    sender: mpsc::Sender<()>,
+    seen: mpsc::Receiver<()>,
+    watches: BTreeMap<PathBuf, JoinHandle<()>>,
+}
+
+impl Changes {
+    pub(crate) fn watch(config: &Config) -> Self {
+        let (sender, seen) = mpsc::channel(1);
+        let mut changes = Self { sender, seen, watches: BTreeMap::new() };
+        changes.follow(config);
+        changes
+    }
+
+    /// For whoever else has something to be read anew: certificates that ACME gave.
+    pub(crate) fn sender(&self) -> mpsc::Sender<()> {
+        self.sender.clone()
+    }
+
+    /// Watches what `config` names, and nothing else any more.
+    fn follow(&mut self, config: &Config) {
+        let paths = config.path.iter().cloned().chain(doors::files(&config.flags));
+        let paths: BTreeSet<_> = paths.collect();
+        self.watches.retain(|path, watch| {
+            let stays = paths.contains(path);
+            if !stays {
+                watch.abort();
+            }
+            stays
+        });
+        for path in paths {
+            if self.watches.contains_key(&path) {
+                continue;
+            }
+            match FileWatch::new(&path) {
+                Ok(watch) => {
+                    let watch = tokio::spawn(tell(watch, self.sender.clone()));
+                    self.watches.insert(path, watch);
+                }
+                Err(error) => {
+                    let path = path.display();
+                    eprintln!("pagewire: changes of {path} are seen at SIGHUP only: {error}");
+                }
             }
         }
     }
-    changes
 }
 
 impl Reload {
     /// Reloads as often as there is reason to, for ever.
     pub(crate) async fn whenever_asked(mut self) {
         loop {
-            tokio::select! {
-                _ = self.hangup.recv() => {}
-                Some(()) = self.changes.recv() => {}
-            }
+            let is_asked = tokio::select! {
+                _ = self.hangup.recv() => true,
+                Some(()) = self.changes.seen.recv() => false,
+            };
             self.notifier.reloading();
-            let said = match self.reload().await {
+            let said = match self.reload(is_asked).await {
                 Ok(said) => format!("reloaded: {said}"),
                 Err(error) => format!("not reloaded, all stays as it was: {error:#}"),
             };
@@ -78,26 +120,45 @@ impl Reload {
         }
     }
 
-    async fn reload(&mut self) -> anyhow::Result<String> {
+    /// `is_asked`: somebody wants it, and what ACME refused tried again.
+    async fn reload(&mut self, is_asked: bool) -> anyhow::Result<String> {
         let line = self.line.clone();
         let config = spawn_blocking(move || Config::load(&line)).await??;
-        let sockets = self.sockets.clone();
+        let (sockets, challenges) = (self.sockets.clone(), self.acme.challenges().clone());
         let (config, doors) = spawn_blocking(move || {
-            let doors = Doors::of(&config, &sockets)?;
-            anyhow::Ok((config, doors))
+            let doors = Doors::of(&config, &sockets, &challenges);
+            doors::probe(&config);
+            (config, doors)
         })
-        .await??;
-        let done = self.reloader.reload(doors.listen, config.mounts.clone()).await;
+        .await?;
+        let sandboxed = self.sandboxed;
+        let doors = doors.map_err(|error| at_reload(sandboxed, error))?;
+        let done = self.reloader.reload(doors.listen.clone(), config.mounts.clone()).await;
         let Some(done) = done else {
             return Ok("the server is ending".to_owned());
         };
-        let done = done.map_err(|error| with_way_out_of(self.sandboxed, error))?;
+        let done = done.map_err(|error| at_reload(sandboxed, error.into()))?;
         let mut said = changes(&self.config, &config, &done);
-        let known = std::mem::replace(&mut self.certificates, doors.certificates);
-        for facts in self.certificates.iter().filter(|facts| !known.contains(facts)) {
-            said.push(doors::line(facts));
+        said.extend(doors.changes(&self.doors));
+        let known = &self.doors.certificates;
+        let is_new = |facts: &&CertificateFacts| !known.contains(facts);
+        said.extend(doors.certificates.iter().filter(is_new).map(doors::line));
+        let differs = |(key, value): &(String, _)| self.fixed.get(key) != Some(value);
+        let fixed = config.fixed().into_iter().filter(differs);
+        said.extend(fixed.map(|(key, _)| format!("'{key}' stays as it was until a restart")));
+        said.extend(doors.bare_passwords(&config));
+        let is_other = doors.acme != self.doors.acme;
+        if is_other {
+            let domains = doors.acme.as_ref().map_or("nothing".to_owned(), Wanted::domains);
+            said.push(format!("certificates by ACME are for {domains}"));
         }
-        self.config = config;
+        if is_asked || is_other {
+            self.acme.want(doors.acme.clone())?;
+        }
+        *self.certificates.lock().unwrap_or_else(PoisonError::into_inner) =
+            doors.certificates.clone();
+        self.changes.follow(&config);
+        (self.config, self.doors) = (config, doors);
         Ok(if said.is_empty() { "nothing changed".to_owned() } else { said.join("; ") })
     }
 }
@@ -141,8 +202,5 @@ fn changes(old: &Config, new: &Config, listeners: &Relistened) -> Vec<String> {
     let Relistened { opened, closed, .. } = listeners;
     said.extend(opened.iter().map(|address| format!("listening on {address}")));
     said.extend(closed.iter().map(|address| format!("no longer listening on {address}")));
-    for key in old.fixed_differences(new) {
-        said.push(format!("'{key}' stays as it was until a restart"));
-    }
     said
 }

@@ -75,6 +75,11 @@ impl Peer {
         Peer(stream)
     }
 
+    /// Where it comes from, as the server sees it.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.0.local_addr().unwrap()
+    }
+
     pub(crate) fn send(&mut self, request: &[u8]) {
         self.0.write_all(request).unwrap();
     }

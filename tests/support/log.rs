@@ -12,6 +12,7 @@ pub(crate) enum Outcome {
 /// One line of the server's stderr.
 #[derive(Clone, Debug)]
 pub(crate) struct LogLine {
+    pub(crate) peer: String,
     pub(crate) method: String,
     pub(crate) target: String,
     pub(crate) status: u16,
@@ -30,7 +31,7 @@ impl LogLine {
     /// `None` for a line that is not about a response.
     pub(crate) fn parse(line: &str) -> Option<LogLine> {
         let mut words = line.splitn(7, ' ');
-        let (_time, _peer) = (words.next()?, words.next()?);
+        let (_time, peer) = (words.next()?, words.next()?);
         let (method, target) = (words.next()?, words.next()?);
         let status = words.next()?.parse().ok()?;
         let (sent, due) = words.next()?.split_once('/')?;
@@ -39,6 +40,7 @@ impl LogLine {
             meter.split(' ').filter_map(|word| word.split_once('=')).collect();
         let count = |name: &str| meter.get(name)?.parse().ok();
         Some(LogLine {
+            peer: peer.to_owned(),
             method: method.to_owned(),
             target: target.to_owned(),
             status,

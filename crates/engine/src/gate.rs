@@ -6,18 +6,14 @@ use std::task::{Context, Poll};
 use crate::cold::{Fetch, Urgency};
 use crate::error::Fault;
 use crate::meter::Cold;
-use crate::plan::STEP_BYTES_MAX;
 use crate::residency::{Residency, Storage};
 use crate::route::Route;
 use crate::sink::Sink;
 use crate::source::{FileRange, SourceFile};
 use crate::transfer::PartRef;
 
-/// The length of a cold window: as long as a step, so that one is brought in while one is sent.
-const WINDOW_BYTES: u64 = STEP_BYTES_MAX as u64;
-
-/// As far ahead is asked about at once, so that the system call is spread over eight steps.
-const QUESTION_BYTES: u64 = 8 * WINDOW_BYTES;
+/// The length of a cold window: one is brought in while another one is sent.
+const WINDOW_BYTES: u64 = 512 * 1024;
 
 /// What one socket knows of the residency of what it sends.
 #[derive(Debug, Default)]
@@ -81,11 +77,12 @@ impl Gate {
         if sink.wants_piped(range) {
             return self.poll_piped(cx, range, sink);
         }
-        if source.storage() == Storage::Memory || source.known_hot() {
+        if source.storage() == Storage::Memory {
             return Poll::Ready(Ok(range.len()));
         }
-        if let Some(hot) = self.known_of(range) {
-            return Poll::Ready(Ok(hot));
+        let known = source.known_hot(range.position()).or_else(|| self.known_of(range));
+        if let Some(end) = known {
+            return Poll::Ready(Ok(range.end().min(end) - range.position()));
         }
         let covering = |fetch: &Fetch| fetch.covers(range.position(), source);
         let wanted = match self.wanted.take().filter(covering) {
@@ -110,7 +107,7 @@ impl Gate {
             Poll::Ready(outcome) => {
                 outcome?;
                 let end = wanted.range().end();
-                self.found_hot(range, end);
+                self.known = Some((source.clone(), end));
                 self.fetch_ahead(range, end);
                 Poll::Ready(Ok(end.min(range.end()) - range.position()))
             }
@@ -155,41 +152,33 @@ impl Gate {
         }
     }
 
+    /// Up to where `range` is known to be in the page cache.
     fn known_of(&self, range: &FileRange) -> Option<u64> {
         let (source, end) = self.known.as_ref()?;
-        let hot = source.is(range.source()) && *end > range.position();
-        hot.then(|| range.end().min(*end) - range.position())
+        (source.is(range.source()) && *end > range.position()).then_some(*end)
     }
 
-    /// Asks the kernel about what lies ahead of it: far, and if not all of that is there, near.
+    /// Asks the kernel about what lies ahead of it: as far as its block reaches, so that the
+    /// question is spread over some steps, and if not all of that is there, near.
     fn ask(&mut self, range: &FileRange) -> Option<u64> {
         let source = range.source();
         if source.storage() == Storage::Remote {
             return None;
         }
         let hot = |front: &FileRange| source.residency(front) == Residency::Hot;
-        let far = range.front(QUESTION_BYTES);
+        let far = range.front(source.block_end(range.position()) - range.position());
         if hot(&far) {
-            self.found_hot(range, far.end());
+            source.found_hot(&far);
+            self.known = Some((source.clone(), far.end()));
             return Some(far.len());
         }
         let near = range.front(WINDOW_BYTES);
         if near.len() < far.len() && hot(&near) {
-            self.found_hot(range, near.end());
+            self.known = Some((source.clone(), near.end()));
             self.fetch_ahead(range, near.end());
             return Some(near.len());
         }
         None
-    }
-
-    /// Remembers that `range` is hot up to `end`: with the file, where every socket finds it,
-    /// when that is all of it; else for this socket.
-    fn found_hot(&mut self, range: &FileRange, end: u64) {
-        let source = range.source();
-        if range.position() == 0 && end >= source.len() {
-            source.found_hot();
-        }
-        self.known = Some((source.clone(), end));
     }
 
     /// Has this socket wait for `fetch`, and counts that.
@@ -286,7 +275,7 @@ mod tests {
         let polled = gate.poll(&mut Context::from_waker(waker), &parts, &mut sink);
         assert_eq!(polled, Poll::Ready(Ok(usize::try_from(LEN).unwrap() + 4)));
         assert_eq!(gate.take_cold(), Cold::default());
-        assert!(source.known_hot(), "all of it was seen");
+        assert_eq!(source.known_hot(1), Some(LEN), "all of it was seen");
     }
 
     #[test]

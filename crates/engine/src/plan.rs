@@ -13,9 +13,9 @@ pub const SMALL_RANGE_BYTES_MAX: u64 = 8 * 1024;
 /// The most bytes that one step asks the kernel to move.
 ///
 /// Below it every halving costs CPU per byte, above it there is little to gain, and a step is
-/// time in which the thread serves nobody else:
-/// `bench/runs/2026-11-22-2core-linux6.18/steps`.
-pub const STEP_BYTES_MAX: usize = 512 * 1024;
+/// time in which the thread serves nobody else, some 0.2 ms on loopback:
+/// `bench/runs/2026-11-23-2core-linux6.18/lab`.
+pub const STEP_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// What is known before a step.
 #[derive(Clone, Copy, Debug)]

@@ -61,11 +61,15 @@ struct Shared {
     storage: Storage,
     asked_only: Once,
     question: Question,
-    /// Until when all of it is taken to be in the page cache, in milliseconds of `uptime`.
-    hot_until: AtomicU64,
+    /// For each block of the file, until when all of it is taken to be in the page cache, in
+    /// milliseconds of `uptime`. Made at the first use.
+    hot_until: OnceLock<Box<[AtomicU64]>>,
 }
 
-/// How long a file that was seen to be in the page cache, all of it, is taken to be there still.
+/// Residency is asked, and remembered for all who send from the file, by blocks of so many bytes.
+pub(crate) const BLOCK_BYTES: u64 = 4 * 1024 * 1024;
+
+/// How long a block that was seen to be in the page cache, all of it, is taken to be there still.
 /// What was used a second ago is the last thing that the kernel evicts.
 const HOT_TRUSTED_MS: u64 = 1000;
 
@@ -114,7 +118,7 @@ impl SourceFile {
             storage,
             asked_only: Once::new(),
             question: Question::of(storage),
-            hot_until: AtomicU64::new(0),
+            hot_until: OnceLock::new(),
         };
         let source = Self { shared: Arc::new(shared) };
         // NFS asks its server at mmap(2): here one may wait, and who sends may not.
@@ -178,15 +182,31 @@ impl SourceFile {
         self.shared.question.ask(range)
     }
 
-    /// Whether all of the file was seen to be in the page cache a moment ago.
-    pub(crate) fn known_hot(&self) -> bool {
-        let until = self.shared.hot_until.load(Ordering::Relaxed);
-        until > 0 && uptime_ms() < until
+    /// Up to where the bytes from `position` on were seen to be in the page cache a moment ago:
+    /// the end of their block.
+    pub(crate) fn known_hot(&self, position: u64) -> Option<u64> {
+        let index = usize::try_from(position / BLOCK_BYTES).ok()?;
+        let until = self.shared.hot_until.get()?.get(index)?.load(Ordering::Relaxed);
+        (until > uptime_ms()).then(|| self.block_end(position))
     }
 
-    /// All of the file was just seen to be in the page cache.
-    pub(crate) fn found_hot(&self) {
-        self.shared.hot_until.store(uptime_ms() + HOT_TRUSTED_MS, Ordering::Relaxed);
+    /// `range` was just seen to be in the page cache.
+    pub(crate) fn found_hot(&self, range: &FileRange) {
+        let blocks = || (0..self.len().div_ceil(BLOCK_BYTES)).map(|_| AtomicU64::new(0)).collect();
+        let hot_until = self.shared.hot_until.get_or_init(blocks);
+        let mut begin = range.position().next_multiple_of(BLOCK_BYTES);
+        while begin < range.end() && self.block_end(begin) <= range.end() {
+            let block = usize::try_from(begin / BLOCK_BYTES).ok().and_then(|i| hot_until.get(i));
+            if let Some(until) = block {
+                until.store(uptime_ms() + HOT_TRUSTED_MS, Ordering::Relaxed);
+            }
+            begin += BLOCK_BYTES;
+        }
+    }
+
+    /// Where the block that `position` lies in ends.
+    pub(crate) fn block_end(&self, position: u64) -> u64 {
+        self.len().min((position / BLOCK_BYTES + 1) * BLOCK_BYTES)
     }
 
     /// Keeps the kernel from reading ahead by itself (POSIX_FADV_RANDOM), which it does in

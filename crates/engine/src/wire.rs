@@ -30,12 +30,10 @@ use crate::sys::sockopt;
 use crate::throttle::Throttle;
 use crate::transfer::{PartRef, Parts, Progress, SLICES_MAX, parts_of, step};
 
-/// Bytes that one socket may move before other tasks of its thread get their turn.
+/// Bytes that one socket may move before other tasks of its thread get their turn: one long step.
 ///
-/// Tokio's own budget counts operations, not bytes: 128 steps would be 64 MiB. Two steps are
-/// about 0.1 ms on loopback; fewer cost CPU, more gain none
-/// (`bench/runs/2026-11-22-2core-linux6.18/steps`).
-const TURN_BYTES_MAX: u64 = 2 * STEP_BYTES_MAX as u64;
+/// Tokio's own budget counts operations, not bytes: 128 steps would be 256 MiB.
+const TURN_BYTES_MAX: u64 = STEP_BYTES_MAX as u64;
 
 /// So long after a look at a peer that is waited for the next one is due at the latest.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -268,14 +266,27 @@ impl<S: Socket> Wire<S> {
     /// Those of [`Wire::send`].
     pub async fn send_counting(
         &mut self,
-        mut payload: Payload,
+        payload: Payload,
         tally: &mut Tally,
     ) -> Result<(), SendError> {
+        self.send_by(payload, tally, Self::poll_step).await
+    }
+
+    /// Sends all of `payload` by steps of `poll_step`.
+    pub(crate) async fn send_by<F>(
+        &mut self,
+        mut payload: Payload,
+        tally: &mut Tally,
+        mut poll_step: F,
+    ) -> Result<(), SendError>
+    where
+        F: FnMut(&mut Self, &mut Context<'_>, &[PartRef<'_>]) -> Poll<Result<Progress, SendError>>,
+    {
         self.refuse_if_abandoned()?;
         self.sending = true;
         while !payload.is_empty() {
             let parts = parts_of(&payload);
-            let progress = std::future::poll_fn(|cx| self.poll_step(cx, &parts)).await?;
+            let progress = std::future::poll_fn(|cx| poll_step(self, cx, &parts)).await?;
             drop(parts);
             progress.count_into(tally);
             payload.advance(progress.bytes());
@@ -298,7 +309,7 @@ impl<S: Socket> Wire<S> {
 
     /// One step of `step`, as soon as the socket takes bytes and, if it is `gated`, those at the
     /// front are there. Ready only when bytes moved.
-    fn poll_step_by(
+    pub(crate) fn poll_step_by(
         &mut self,
         cx: &mut Context<'_>,
         parts: &[PartRef<'_>],

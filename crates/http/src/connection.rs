@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::body::FileBody;
-use crate::fast_lane::{Left, fast_lane};
+use crate::fast_lane::{Lane, Left, fast_lane};
 use crate::http2;
 use crate::listen::PeerAddress;
 use crate::refusals::Refusal;
@@ -106,7 +106,7 @@ pub(crate) struct Client {
 
 /// What connections are made of: it waits as small as it can, and is talked over as a wire.
 pub(crate) trait Stream: AsyncRead + Sized + Send + Sync + Unpin + 'static {
-    type Wire: AsyncRead + AsyncWrite + Send + Unpin;
+    type Wire: Lane + AsyncWrite;
 
     /// Has the last packet of a body not wait for the acknowledgement of the one before it, which
     /// the peer may delay by 40 ms.
@@ -120,14 +120,6 @@ pub(crate) trait Stream: AsyncRead + Sized + Send + Sync + Unpin + 'static {
 
     /// Its wire, which reads `unread` first, and the account of that.
     fn wire(self, unread: Bytes, shared: &Shared) -> (Self::Wire, Ledger);
-
-    /// Answers what can be answered without hyper.
-    fn fast_lane(
-        wire: &mut Self::Wire,
-        peer: PeerAddress,
-        shared: &Shared,
-        phase: &mut watch::Receiver<Phase>,
-    ) -> impl Future<Output = Left> + Send;
 
     /// Has `bytes` read once more, before what is to come.
     fn with_unread(wire: Self::Wire, bytes: Bytes) -> Self::Wire;
@@ -153,15 +145,6 @@ impl Stream for TcpStream {
 
     fn wire(self, unread: Bytes, shared: &Shared) -> (Self::Wire, Ledger) {
         wire_of(self, unread, shared)
-    }
-
-    async fn fast_lane(
-        wire: &mut Self::Wire,
-        peer: PeerAddress,
-        shared: &Shared,
-        phase: &mut watch::Receiver<Phase>,
-    ) -> Left {
-        fast_lane(wire, peer, shared, phase).await
     }
 
     fn with_unread(wire: Self::Wire, bytes: Bytes) -> Self::Wire {
@@ -190,15 +173,6 @@ impl Stream for UnixStream {
 
     fn wire(self, unread: Bytes, shared: &Shared) -> (Self::Wire, Ledger) {
         wire_of(self, unread, shared)
-    }
-
-    async fn fast_lane(
-        wire: &mut Self::Wire,
-        peer: PeerAddress,
-        shared: &Shared,
-        phase: &mut watch::Receiver<Phase>,
-    ) -> Left {
-        fast_lane(wire, peer, shared, phase).await
     }
 
     fn with_unread(wire: Self::Wire, bytes: Bytes) -> Self::Wire {
@@ -356,12 +330,12 @@ async fn without_hyper<S: Stream>(
     shared: &Arc<Shared>,
     phase: &mut watch::Receiver<Phase>,
 ) -> ControlFlow<Option<Parked<S>>, (S::Wire, Ledger, Bytes)> {
-    if client.is_sent_on || client.tls.is_some() {
+    if client.is_sent_on {
         let (wire, ledger) = socket.wire(Bytes::new(), shared);
         return ControlFlow::Continue((wire, ledger, unread));
     }
     let (mut wire, ledger) = socket.wire(unread, shared);
-    match S::fast_lane(&mut wire, client.peer, shared, phase).await {
+    match fast_lane(&mut wire, client, shared, phase).await {
         Left::ForHyper(bytes) => ControlFlow::Continue((wire, ledger, bytes)),
         Left::Quiet => {
             ControlFlow::Break(Some(Parked { socket: S::unwired(wire), unread: Bytes::new() }))
@@ -464,19 +438,29 @@ mod tests {
     use crate::serve::{Config, Server, SiteConfig};
     use crate::sites::Mount;
 
+    /// A server of one file.
+    async fn server(directory: &tempfile::TempDir) -> Server {
+        std::fs::write(directory.path().join("file"), "content").unwrap();
+        let routes = RouteChoice::Auto;
+        let sites = vec![Mount::everywhere(SiteConfig::new(directory.path()))];
+        let limits = crate::limits::Limits::default();
+        let config = Config { listen: Vec::new(), routes, sites, limits, names_agents: false };
+        Server::bind(config, Arc::new(|_| ())).await.unwrap()
+    }
+
+    /// A client, its connection, and its address.
+    async fn connected() -> (TcpStream, TcpStream, std::net::SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (socket, peer) = listener.accept().await.unwrap();
+        (client, socket, peer)
+    }
+
     /// A connection on its way to be parked, and its client, which got the answer to `asked`.
     async fn quiet_after(asked: &[u8]) -> (TcpStream, Option<Parked<TcpStream>>) {
         let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("file"), "content").unwrap();
-        let directory = directory.path().to_owned();
-        let routes = RouteChoice::Auto;
-        let sites = vec![Mount::everywhere(SiteConfig::new(directory))];
-        let limits = crate::limits::Limits::default();
-        let config = Config { listen: Vec::new(), routes, sites, limits, names_agents: false };
-        let server = Server::bind(config, Arc::new(|_| ())).await.unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (socket, peer) = listener.accept().await.unwrap();
+        let server = server(&directory).await;
+        let (mut client, socket, peer) = connected().await;
         client.write_all(asked).await.unwrap();
         let (_serving, mut phase) = watch::channel(Phase::Serving);
         let mut begun = Parked { socket, unread: Bytes::new() };
@@ -511,5 +495,36 @@ mod tests {
         let last = b"GET /file HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
         let (_client, parked) = quiet_after(last).await;
         assert!(parked.is_none());
+    }
+    /// The clock stands still but for the pauses: a client that sends a byte now and then gets no
+    /// more time for it, and one that says nothing gets as much.
+    #[tokio::test(start_paused = true)]
+    async fn a_head_has_its_deadline_however_it_trickles() {
+        const PAUSE: Duration = Duration::from_secs(7);
+        for (begin, counted) in [("", 0), ("GET /file HTTP/1.1\r\nX-Drip: ", 1), ("PRI", 0)] {
+            let directory = tempfile::tempdir().unwrap();
+            let server = server(&directory).await;
+            let shared = Arc::clone(server.shared());
+            let (mut client, socket, peer) = connected().await;
+            client.write_all(begin.as_bytes()).await.unwrap();
+            let slot = shared.slots.take(None).unwrap();
+            let (_serving, phase) = watch::channel(Phase::Serving);
+            let serving = connection(socket, client_at(peer), slot, Arc::clone(&shared), phase);
+            let mut serving = pin!(serving);
+            let mut drops = 0;
+            while timeout(PAUSE, serving.as_mut()).await.is_err() {
+                drops += 1;
+                assert!(drops < 10, "it never ends");
+                let drop = match begin {
+                    "" => &[],
+                    // Of the preface of HTTP/2 what fits.
+                    "PRI" => &HTTP2_PREFACE[drops + 2..drops + 3],
+                    _ => &b"x"[..],
+                };
+                client.write_all(drop).await.unwrap();
+            }
+            assert_eq!(drops, 4, "{begin:?}: drops within {HEAD_MAX:?}");
+            assert_eq!(shared.refusals.snapshot().by(Refusal::HeadTime), counted, "{begin:?}");
+        }
     }
 }

@@ -18,14 +18,14 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use httparse::{EMPTY_HEADER, Status};
-use pagewire_engine::{Outcome, Payload, Socket, Tally, Wire};
+use pagewire_engine::tls::TlsWire;
+use pagewire_engine::{Outcome, Payload, SendError, Socket, Tally, Wire};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::connection::PARKED_AFTER;
+use crate::connection::{Client, PARKED_AFTER};
 use crate::files::OpenFile;
-use crate::listen::PeerAddress;
 use crate::respond::http_date;
 use crate::serve::{Agent, Exchange, Phase, Shared, reached};
 use crate::sites::is_host;
@@ -106,10 +106,40 @@ struct Asked {
     agent: Option<Box<Agent>>,
 }
 
+/// What the lane sends through: a wire, over TLS or not.
+pub(crate) trait Lane: AsyncRead + Send + Unpin {
+    /// Sends all of `payload`, adding to `tally` step by step.
+    fn send(
+        &mut self,
+        payload: Payload,
+        tally: &mut Tally,
+    ) -> impl Future<Output = Result<(), SendError>> + Send;
+}
+
+impl<S: Socket + Send + Sync> Lane for Wire<S> {
+    fn send(
+        &mut self,
+        payload: Payload,
+        tally: &mut Tally,
+    ) -> impl Future<Output = Result<(), SendError>> + Send {
+        self.send_counting(payload, tally)
+    }
+}
+
+impl<S: Socket + Send + Sync> Lane for TlsWire<S> {
+    fn send(
+        &mut self,
+        payload: Payload,
+        tally: &mut Tally,
+    ) -> impl Future<Output = Result<(), SendError>> + Send {
+        self.send_counting(payload, tally)
+    }
+}
+
 /// Answers what it can of what comes in through `wire`.
-pub(crate) async fn fast_lane<S: Socket>(
-    wire: &mut Wire<S>,
-    peer: PeerAddress,
+pub(crate) async fn fast_lane<L: Lane>(
+    wire: &mut L,
+    client: Client,
     shared: &Shared,
     phase: &mut watch::Receiver<Phase>,
 ) -> Left {
@@ -139,7 +169,7 @@ pub(crate) async fn fast_lane<S: Socket>(
             Read::Other(bytes) => return Left::ForHyper(bytes),
             Read::End => return Left::Ended,
         };
-        let mut sent = pin!(send(wire, peer, shared, asked, &file));
+        let mut sent = pin!(send(wire, client, shared, asked, &file));
         let went_well = loop {
             tokio::select! {
                 biased;
@@ -157,7 +187,7 @@ pub(crate) async fn fast_lane<S: Socket>(
     }
 }
 
-fn poll_read<S: Socket>(cx: &mut Context<'_>, wire: &mut Wire<S>, shared: &Shared) -> Poll<Read> {
+fn poll_read<L: Lane>(cx: &mut Context<'_>, wire: &mut L, shared: &Shared) -> Poll<Read> {
     let mut buffer = [const { MaybeUninit::uninit() }; HEAD_BYTES_MAX];
     let mut buffer = ReadBuf::uninit(&mut buffer);
     let read = ready!(Pin::new(wire).poll_read(cx, &mut buffer));
@@ -239,9 +269,9 @@ fn plain(bytes: &[u8]) -> Option<Plain<'_>> {
 }
 
 /// Sends the answer; says whether the connection can go on.
-async fn send<S: Socket>(
-    wire: &mut Wire<S>,
-    peer: PeerAddress,
+async fn send<L: Lane>(
+    wire: &mut L,
+    Client { peer, tls, .. }: Client,
     shared: &Shared,
     Asked { at, started, method, target, agent }: Asked,
     file: &OpenFile,
@@ -256,9 +286,9 @@ async fn send<S: Socket>(
     let (version, status) = (Version::HTTP_11, StatusCode::OK);
     shared.requests.fetch_add(1, Ordering::Relaxed);
     let exchange =
-        Exchange { at, peer, tls: None, version, method, target, status, user: None, agent, body };
+        Exchange { at, peer, tls, version, method, target, status, user: None, agent, body };
     let mut account = Account { shared, started, exchange, tally: Tally::default(), failure: None };
-    let sent = wire.send_counting(payload, &mut account.tally).await;
+    let sent = wire.send(payload, &mut account.tally).await;
     account.failure = sent.as_ref().err().map(ToString::to_string);
     sent.is_ok()
 }

@@ -5,7 +5,7 @@
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -19,7 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use crate::connection::{Client, IDLE_MAX, Parked, Stream, UnderWay, given_up};
+use crate::connection::{Client, IDLE_MAX, PARKED_AFTER, Parked, Stream, UnderWay, given_up};
 use crate::framed::FramedBody;
 use crate::serve::{Phase, Shared, reached};
 
@@ -62,46 +62,43 @@ pub(crate) async fn talk<S: Stream>(
         async move { answer.await.map(|response| response.map(FramedBody::from)) }
     });
     let streams = Streams::default();
-    let http = http2::Builder::new(streams.clone())
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS_MAX)
-        .max_header_list_size(FIELDS_BYTES_MAX)
-        .max_pending_accept_reset_streams(EARLY_RESETS_MAX)
-        .max_local_error_reset_streams(OWN_RESETS_MAX)
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES)
-        .max_send_buf_size(UNSENT_BYTES_MAX)
-        .serve_connection(TokioIo::new(wire), answer);
-    let mut http = pin!(http);
+    let mut http = pin!(builder(&streams).serve_connection(TokioIo::new(wire), answer));
     let mut running = Running::new();
     let mut goodbye = false;
     let mut seen = 0;
-    let mut quiet = pin!(sleep(IDLE_MAX));
+    let mut quiet = pin!(sleep(PARKED_AFTER));
+    // Ready when it is to make room: only while it is idle, and has been for a moment.
+    let mut wanted = pin!(false.then(|| shared.slots.wanted()));
     loop {
-        let ended = std::future::poll_fn(|cx| {
-            let ended = http.as_mut().poll(cx);
-            if ended.is_pending() {
-                streams.poll(cx, &mut running);
+        let is_busy =
+            || begun.load(Ordering::Relaxed) != seen || under_way.load(Ordering::Relaxed) > 0;
+        let event = std::future::poll_fn(|cx| {
+            if let Poll::Ready(ended) = http.as_mut().poll(cx) {
+                return Poll::Ready(Event::Ended(ended));
             }
-            ended
+            streams.poll(cx, &mut running);
+            match wanted.as_mut().as_pin_mut() {
+                Some(_) if is_busy() => Poll::Ready(Event::Busy),
+                Some(wanted) => wanted.poll(cx).map(|()| Event::Wanted),
+                None => Poll::Pending,
+            }
         });
         tokio::select! {
             biased;
-            ended = ended => {
-                if let Err(error) = ended {
-                    tracing::debug!(%peer, %error, "the connection ended early");
-                    if let Some(reason) = given_up(&error) {
-                        shared.refusals.count(reason);
-                    }
+            event = event => match event {
+                Event::Ended(ended) => return told(ended, client, shared),
+                Event::Busy => {
+                    wanted.set(None);
+                    quiet.as_mut().reset(Instant::now() + PARKED_AFTER);
+                    continue;
                 }
-                return;
-            }
-            () = reached(phase, Phase::Stopping), if !goodbye => goodbye = true,
+                Event::Wanted => break,
+            },
+            () = reached(phase, Phase::Stopping), if !goodbye => {}
             () = quiet.as_mut() => {
-                let begun = begun.load(Ordering::Relaxed);
-                if begun != seen || under_way.load(Ordering::Relaxed) > 0 {
-                    seen = begun;
-                    let again = if goodbye { GOODBYE_MAX } else { IDLE_MAX };
+                if is_busy() {
+                    seen = begun.load(Ordering::Relaxed);
+                    let again = if goodbye { GOODBYE_MAX } else { PARKED_AFTER };
                     quiet.as_mut().reset(Instant::now() + again);
                     continue;
                 }
@@ -109,13 +106,52 @@ pub(crate) async fn talk<S: Stream>(
                     tracing::debug!(%peer, "the connection was idle, and the peer did not go");
                     return;
                 }
-                goodbye = true;
+                if wanted.is_none() {
+                    wanted.set(Some(shared.slots.wanted()));
+                    quiet.as_mut().reset(Instant::now() + IDLE_MAX);
+                    continue;
+                }
             }
         }
+        goodbye = true;
         // GOAWAY: what is under way is finished.
         http.as_mut().graceful_shutdown();
         quiet.as_mut().reset(Instant::now() + GOODBYE_MAX);
     }
+    // It makes room: GOAWAY is written, and nothing waited for.
+    http.as_mut().graceful_shutdown();
+    drop(http.as_mut().poll(&mut Context::from_waker(Waker::noop())));
+}
+
+/// What happened on a connection.
+enum Event {
+    Ended(hyper::Result<()>),
+    /// It was idle.
+    Busy,
+    /// Its place is.
+    Wanted,
+}
+
+fn told(ended: hyper::Result<()>, client: Client, shared: &Shared) {
+    if let Err(error) = ended {
+        tracing::debug!(peer = %client.peer, %error, "the connection ended early");
+        if let Some(reason) = given_up(&error) {
+            shared.refusals.count(reason);
+        }
+    }
+}
+
+fn builder(streams: &Streams) -> http2::Builder<Streams> {
+    let mut http = http2::Builder::new(streams.clone());
+    http.timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(FIELDS_BYTES_MAX)
+        .max_pending_accept_reset_streams(EARLY_RESETS_MAX)
+        .max_local_error_reset_streams(OWN_RESETS_MAX)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .max_send_buf_size(UNSENT_BYTES_MAX);
+    http
 }
 
 /// The request as HTTP/1.1 would have it (RFC 9113 8.3.1), for which the rest of the house is

@@ -89,6 +89,7 @@ mod sites;
 mod slots;
 pub mod tls;
 mod transfers;
+mod unix_socket;
 mod wires;
 
 #[cfg(feature = "axum")]
@@ -110,4 +111,5 @@ pub use serve_dir::{NoFallback, ServeDir};
 pub use serve_file::ServeFile;
 pub use sites::{HostPattern, Mount, PathPrefix, check_sites};
 pub use transfers::Transfer;
+pub use unix_socket::{SocketName, listen_at};
 pub use wires::{Wires, wrap};

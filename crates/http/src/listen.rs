@@ -3,28 +3,25 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
 use pagewire_engine::pacing;
-use rustix::net::{
-    AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, bind, listen,
-};
-use rustix::net::{socket_with, sockopt};
+use rustix::net::sockopt;
+use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketType};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
 use crate::error::StartError;
 use crate::tls::Tls;
+use crate::unix_socket::{SocketName, listen_at};
 
 /// Connections that may wait to be accepted; the kernel takes less where `net.core.somaxconn` is.
-const BACKLOG: u32 = 1024;
+pub(crate) const BACKLOG: u32 = 1024;
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +41,10 @@ pub enum ListenAddress {
 
 /// Why a text is no [`ListenAddress`].
 #[derive(Debug, thiserror::Error)]
-#[error("`{0}` is no address: give IP:PORT, [IPv6]:PORT, unix:/PATH or unix:/PATH:MODE")]
+#[error(
+    "`{0}` is no address: give IP:PORT, such as 127.0.0.1:8080 for this host only or [::]:8080 for \
+     all who can reach it, or unix:/PATH"
+)]
 pub struct ListenAddressError(String);
 
 impl FromStr for ListenAddress {
@@ -200,7 +200,7 @@ impl fmt::Display for PeerAddress {
 pub(crate) enum Listener {
     Tcp(TcpListener),
     /// With the name that is removed at the end, if it is this server's.
-    Unix(UnixListener, Result<SocketFile, PathBuf>),
+    Unix(UnixListener, Result<SocketName, PathBuf>),
 }
 
 /// A connection that was accepted.
@@ -213,8 +213,12 @@ pub(crate) enum Accepted {
 impl Accepted {
     /// Says in a word why this connection ends; to the kernel, which may or may not have room. What
     /// was asked by now is taken first: the peer's kernel drops answers of a connection that ended
-    /// with something unread.
-    pub(crate) fn turn_away(&self) {
+    /// with something unread. Where TLS is spoken nothing is said: who has not shaken hands could
+    /// not make sense of it.
+    pub(crate) fn turn_away(&self, security: &Security) {
+        if matches!(security, Security::Tls(_)) {
+            return;
+        }
         const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 36\r\n\
             Retry-After: 5\r\nConnection: close\r\n\r\ntoo many connections; try again ...\n";
         let said = match self {
@@ -250,7 +254,7 @@ impl Listener {
         match self {
             Self::Tcp(listener) => listener.local_addr().map(ListenAddress::Tcp),
             Self::Unix(_, file) => {
-                let path = file.as_ref().map_or_else(Clone::clone, |file| file.path.clone());
+                let path = file.as_ref().map_or_else(Clone::clone, |name| name.path().to_owned());
                 Ok(ListenAddress::Unix { path, mode: None })
             }
         }
@@ -319,65 +323,16 @@ fn take_over(address: &ListenAddress, socket: &OwnedFd) -> io::Result<Listener> 
 }
 
 fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Listener> {
-    remove_stale(path)?;
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    bind(&socket, &SocketAddrUnix::new(path)?)?;
-    // Its own from here on: removed if something below fails, too.
-    let file = SocketFile::bound_at(path)?;
-    if let Some(mode) = mode {
-        // Before it listens, so that nobody connects who may not.
-        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
-    }
-    listen(&socket, BACKLOG.cast_signed())?;
-    let listener = UnixListener::from_std(std::os::unix::net::UnixListener::from(socket))?;
-    Ok(Listener::Unix(listener, Ok(file)))
-}
-
-/// Removes a socket that a server left which was killed. Nothing else is ever removed.
-fn remove_stale(path: &Path) -> io::Result<()> {
-    let there = match fs::symlink_metadata(path) {
-        Ok(there) => there,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    if !there.file_type().is_socket() {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "what is there is no socket"));
-    }
-    match std::os::unix::net::UnixStream::connect(path) {
-        Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
-        Err(error) => Err(error),
-    }
-}
-
-/// The name of a Unix socket, removed when it is dropped, if it still is this one.
-#[derive(Debug)]
-pub(crate) struct SocketFile {
-    path: PathBuf,
-    device: u64,
-    inode: u64,
-}
-
-impl SocketFile {
-    fn bound_at(path: &Path) -> io::Result<Self> {
-        let there = fs::symlink_metadata(path)?;
-        Ok(Self { path: path.to_owned(), device: there.dev(), inode: there.ino() })
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path)
-            .is_ok_and(|there| (there.dev(), there.ino()) == (self.device, self.inode));
-        if ours && let Err(error) = fs::remove_file(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "the socket stays behind");
-        }
-    }
+    let (listener, name) = listen_at(path, mode)?;
+    listener.set_nonblocking(true)?;
+    Ok(Listener::Unix(UnixListener::from_std(listener)?, Ok(name)))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     #[test]

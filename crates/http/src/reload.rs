@@ -135,7 +135,8 @@ impl Doors {
         mounts: Vec<Mount>,
     ) -> Result<Relistened, StartError> {
         // On a thread that may wait: the directories may lie behind a server that hangs.
-        let sites = spawn_blocking(move || Sites::open(&mounts)).await;
+        let digests = self.shared.sites.load().digests.clone();
+        let sites = spawn_blocking(move || Sites::open(&mounts, &digests)).await;
         let sites =
             sites.unwrap_or_else(|failure| std::panic::resume_unwind(failure.into_panic()))?;
         let mut listeners = Vec::new();

@@ -23,6 +23,7 @@ use crate::auth::{Passwords, User};
 use crate::body::FileBody;
 use crate::connection::{Answer, Client, UnderWay, connection};
 use crate::cors::CorsOrigin;
+use crate::digest::Digests;
 use crate::error::{RequestError, StartError};
 use crate::limits::Limits;
 use crate::listen::{Accepted, Listen, ListenAddress, Listener, PeerAddress, Security};
@@ -224,7 +225,7 @@ impl Server {
     /// [`StartError`], which names the directory or the address.
     pub async fn bind(config: Config, observer: Observer) -> Result<Self, StartError> {
         let Config { listen, routes, sites, limits, names_agents } = config;
-        let sites = ArcSwap::from_pointee(Sites::open(&sites)?);
+        let sites = ArcSwap::from_pointee(Sites::open(&sites, &Digests::new())?);
         let addresses: Vec<_> = listen.iter().map(|listen| listen.address.clone()).collect();
         let bind =
             |listen: Listen| Listener::bind(&listen, &addresses).map(|bound| (listen, bound));
@@ -350,9 +351,9 @@ pub(crate) async fn listen(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let Some(slot) = shared.admit(&stream, peer) else { continue };
-                let (shared, phase) = (Arc::clone(&shared), phase.clone());
                 let security = security.load();
+                let Some(slot) = shared.admit(&stream, peer, &security) else { continue };
+                let (shared, phase) = (Arc::clone(&shared), phase.clone());
                 let is_sent_on = matches!(**security, Security::SendOn);
                 let client = Client { peer, tls: None, is_sent_on };
                 match (stream, &**security) {
@@ -410,7 +411,7 @@ fn target_len(target: &Uri) -> usize {
 
 impl Shared {
     /// A place for a connection that was accepted; `None` when it was turned away.
-    fn admit(&self, stream: &Accepted, peer: PeerAddress) -> Option<Slot> {
+    fn admit(&self, stream: &Accepted, peer: PeerAddress, security: &Security) -> Option<Slot> {
         match self.slots.take(peer.ip()) {
             Ok(slot) => {
                 self.connections.fetch_add(1, Ordering::Relaxed);
@@ -424,7 +425,7 @@ impl Shared {
             Err(reason) => {
                 tracing::debug!(%peer, reason = reason.name(), "turned away");
                 self.refusals.count(reason);
-                stream.turn_away();
+                stream.turn_away(security);
                 None
             }
         }

@@ -52,6 +52,7 @@ impl FileService {
         config: &SiteConfig,
         at: &PathPrefix,
         sites: usize,
+        digests: Digests,
     ) -> Result<Self, StartError> {
         let SiteConfig { directory, listing, hidden, precompressed, .. } = config;
         let (listing, hidden) = (*listing, *hidden);
@@ -78,7 +79,7 @@ impl FileService {
             codings,
             cors,
             fallback,
-            digests: Digests::new(),
+            digests,
             listing,
             archives,
             hidden,

@@ -9,6 +9,7 @@ use http::header::HOST;
 use http::{Request, Response, Version};
 
 use crate::body::FileBody;
+use crate::digest::Digests;
 use crate::error::{PlaceError, RequestError, StartError};
 use crate::resolve::TargetPath;
 use crate::serve::SiteConfig;
@@ -118,7 +119,7 @@ impl PathPrefix {
 ///
 /// Those that [`Server::bind`](crate::Server::bind) would have for the same.
 pub fn check_sites(mounts: &[Mount]) -> Result<(), StartError> {
-    Sites::open(mounts).map(drop)
+    Sites::open(mounts, &Digests::new()).map(drop)
 }
 
 /// All that a server serves.
@@ -126,6 +127,8 @@ pub fn check_sites(mounts: &[Mount]) -> Result<(), StartError> {
 pub(crate) struct Sites {
     services: Vec<FileService>,
     table: Table,
+    /// What is known by now, for those that take their place.
+    pub(crate) digests: Digests,
 }
 
 /// Where in `Sites::services` the ones for a request are.
@@ -143,15 +146,15 @@ enum Table {
 }
 
 impl Sites {
-    /// Opens all directories.
+    /// Opens all directories, whose files have `digests`.
     ///
     /// # Errors
     ///
     /// [`StartError`] for the first one that cannot be opened, or is hidden by another.
-    pub(crate) fn open(mounts: &[Mount]) -> Result<Self, StartError> {
+    pub(crate) fn open(mounts: &[Mount], digests: &Digests) -> Result<Self, StartError> {
         let mut services = Vec::with_capacity(mounts.len());
         for Mount { path, site, .. } in mounts {
-            services.push(FileService::open(site, path, mounts.len())?);
+            services.push(FileService::open(site, path, mounts.len(), digests.clone())?);
         }
         let table = match mounts {
             [Mount { hosts, path, .. }] if hosts.is_empty() && *path == PathPrefix::default() => {
@@ -159,7 +162,7 @@ impl Sites {
             }
             mounts => table(mounts)?,
         };
-        Ok(Self { services, table })
+        Ok(Self { services, table, digests: digests.clone() })
     }
 
     /// The response to `request`, which came in at `now`, if it is a file that was looked at just
@@ -303,7 +306,7 @@ mod tests {
                 mount
             })
             .collect();
-        Stage { sites: Sites::open(&mounts), _directory: directory }
+        Stage { sites: Sites::open(&mounts, &Digests::new()), _directory: directory }
     }
 
     impl Stage {

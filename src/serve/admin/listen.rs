@@ -2,10 +2,8 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -20,6 +18,7 @@ use hyper::rt::{Read, Write};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use pagewire_http::{ListenAddress, SocketName, listen_at};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Builder;
 use tokio::sync::Semaphore;
@@ -39,28 +38,36 @@ const CONNECTION_MAX: Duration = Duration::from_secs(600);
 /// Accepting pauses when descriptors are out.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
+/// What the pages tell is for whoever runs the server.
+const OWNER_ONLY: u32 = 0o600;
+
 /// Where the admin pages are to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum AdminAddress {
     Tcp(SocketAddr),
-    Unix(PathBuf),
+    /// With permission bits, where others than [`OWNER_ONLY`] are wanted.
+    Unix {
+        path: PathBuf,
+        mode: Option<u32>,
+    },
 }
 
 impl FromStr for AdminAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if let Some(path) = text.strip_prefix("unix:") {
-            return Ok(Self::Unix(path.into()));
-        }
-        if text.contains('/') {
-            return Ok(Self::Unix(text.into()));
+        let is_path = text.contains('/') && !text.starts_with("unix:");
+        let named = if is_path { format!("unix:{text}") } else { text.to_owned() };
+        if let Ok(ListenAddress::Unix { path, mode }) = named.parse() {
+            return Ok(Self::Unix { path, mode });
         }
         if let Ok(port) = text.parse() {
             return Ok(Self::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)));
         }
         let address = text.parse().map_err(|_| {
-            "it is neither a port (then on 127.0.0.1), nor IP:PORT, nor a path".to_owned()
+            "it is neither a port (then on 127.0.0.1), nor IP:PORT, nor the path of a Unix socket, \
+             which may have 108 bytes and end in :MODE"
+                .to_owned()
         })?;
         Ok(Self::Tcp(address))
     }
@@ -70,7 +77,7 @@ impl fmt::Display for AdminAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => write!(f, "http://{address}/"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Unix { path, .. } => write!(f, "unix:{}", path.display()),
         }
     }
 }
@@ -79,6 +86,7 @@ impl fmt::Display for AdminAddress {
 pub(crate) struct AdminListener {
     socket: Socket,
     address: AdminAddress,
+    name: Option<SocketName>,
 }
 
 enum Socket {
@@ -90,7 +98,7 @@ impl AdminListener {
     pub(crate) fn bind(address: &AdminAddress) -> anyhow::Result<Self> {
         let bound = match address {
             AdminAddress::Tcp(address) => bind_tcp(*address),
-            AdminAddress::Unix(path) => bind_unix(path),
+            AdminAddress::Unix { path, mode } => bind_unix(path, *mode),
         };
         bound.with_context(|| format!("cannot listen on {address} (--admin)"))
     }
@@ -105,8 +113,9 @@ impl AdminListener {
         matches!(&self.address, AdminAddress::Tcp(address) if !address.ip().is_loopback())
     }
 
-    /// Answers on a thread of its own, for as long as the process runs.
-    pub(crate) fn start(self, admin: Admin) -> anyhow::Result<()> {
+    /// Answers on a thread of its own, for as long as the process runs. The name of its socket is
+    /// removed when what this returns is dropped.
+    pub(crate) fn start(self, admin: Admin) -> anyhow::Result<Option<SocketName>> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let serve = move || runtime.block_on(serve(self.socket, Arc::new(admin)));
         let named = thread::Builder::new().name("admin".to_owned());
@@ -115,7 +124,7 @@ impl AdminListener {
                 tracing::error!(%error, "the admin pages are gone");
             }
         })?;
-        Ok(())
+        Ok(self.name)
     }
 }
 
@@ -123,27 +132,14 @@ fn bind_tcp(address: SocketAddr) -> io::Result<AdminListener> {
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     let address = AdminAddress::Tcp(listener.local_addr()?);
-    Ok(AdminListener { socket: Socket::Tcp(listener), address })
+    Ok(AdminListener { socket: Socket::Tcp(listener), address, name: None })
 }
 
-/// A socket that nobody listens on any more is taken over.
-fn bind_unix(path: &Path) -> io::Result<AdminListener> {
-    use std::os::unix::net::{UnixListener, UnixStream};
-    let is_dead = || {
-        let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-        let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-        is_socket && UnixStream::connect(path).is_err_and(refused)
-    };
-    let listener = match UnixListener::bind(path) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_dead() => {
-            fs::remove_file(path)?;
-            UnixListener::bind(path)?
-        }
-        bound => bound?,
-    };
+fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<AdminListener> {
+    let (listener, name) = listen_at(path, Some(mode.unwrap_or(OWNER_ONLY)))?;
     listener.set_nonblocking(true)?;
-    let address = AdminAddress::Unix(path.to_owned());
-    Ok(AdminListener { socket: Socket::Unix(listener), address })
+    let address = AdminAddress::Unix { path: path.to_owned(), mode };
+    Ok(AdminListener { socket: Socket::Unix(listener), address, name: Some(name) })
 }
 
 async fn serve(socket: Socket, admin: Arc<Admin>) -> io::Result<()> {
@@ -235,6 +231,8 @@ mod tests {
         assert_eq!(parsed("[::]:0").unwrap(), "http://[::]:0/");
         assert_eq!(parsed("unix:admin").unwrap(), "unix:admin");
         assert_eq!(parsed("/run/x.sock").unwrap(), "unix:/run/x.sock");
+        let group = AdminAddress::Unix { path: "/run/x.sock".into(), mode: Some(0o660) };
+        assert_eq!("/run/x.sock:660".parse(), Ok(group));
         assert!(parsed("localhost").is_err() && parsed("70000").is_err());
     }
 

@@ -17,6 +17,10 @@ struct Line<'a> {
     method: &'a str,
     target: String,
     version: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_version: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_cipher: Option<&'a str>,
     status: u16,
     sent: u64,
     due: u64,
@@ -52,6 +56,8 @@ pub(crate) fn line(exchange: &Exchange) -> String {
         method: method.as_str(),
         target: target.to_string(),
         version: format!("{version:?}"),
+        tls_version: exchange.tls.map(|tls| tls.version),
+        tls_cipher: exchange.tls.map(|tls| tls.cipher),
         status: status.as_u16(),
         sent: total.bytes,
         due: body.due,

@@ -1,5 +1,6 @@
 //! The line for people, as the tests read it. PURE.
 
+use http::Version;
 use jiff::Timestamp;
 use pagewire_http::Exchange;
 
@@ -7,7 +8,8 @@ use super::escape::{quoted, word};
 use super::route;
 
 /// The line of one exchange: time, peer, method, target, status, bytes sent / due, complete or
-/// aborted and why, route, user copies, system calls, seconds, rate.
+/// aborted and why, route, user copies, system calls, what was spoken if it is not HTTP/1.1 without
+/// TLS, seconds, rate.
 pub(crate) fn line(exchange: &Exchange) -> String {
     let Exchange { peer, method, target, status, body, .. } = exchange;
     let target = word(target.to_string().as_bytes());
@@ -25,16 +27,23 @@ pub(crate) fn line(exchange: &Exchange) -> String {
         0 => String::new(),
         bytes => format!(" cold={bytes}"),
     };
+    let spoken = match exchange.version {
+        // What nearly all are.
+        Version::HTTP_11 => String::new(),
+        version => format!(" version={version:?}"),
+    };
+    let tls = exchange.tls.map(|tls| format!(" tls={},{}", tls.version, tls.cipher));
     let seconds = body.report.elapsed.as_secs_f64();
     format!(
         "{at:.3} {peer} {method} {target} {status} {sent}/{due} {outcome} route={route} \
-         user-copied={copied} calls={calls}{step_downs}{cold} {seconds:.3}s {rate}\n",
+         user-copied={copied} calls={calls}{step_downs}{cold}{spoken}{tls} {seconds:.3}s {rate}\n",
         status = status.as_u16(),
         sent = total.bytes,
         due = body.due,
         route = route(body),
         copied = total.user_copied_bytes,
         calls = total.calls,
+        tls = tls.unwrap_or_default(),
         rate = rate(total.bytes, seconds),
     )
 }

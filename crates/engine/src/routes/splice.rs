@@ -10,9 +10,9 @@ use super::{Cost, Step, Target, refusal_or_error};
 use crate::error::Fault;
 use crate::source::{FileRange, SourceFile};
 
-/// Asked for with F_SETPIPE_SZ, so that a step is as large as on other routes. The kernel may
-/// grant less (`fs.pipe-user-pages-soft`); steps are then smaller.
-const PIPE_BYTES: usize = crate::plan::STEP_BYTES_MAX;
+/// Asked for with F_SETPIPE_SZ: half of what an ordinary user may have (`fs.pipe-max-size`). The
+/// kernel may grant less (`fs.pipe-user-pages-soft`); steps are then smaller.
+const PIPE_BYTES: usize = 512 * 1024;
 
 /// A pipe, and which bytes of which file lie in it.
 #[derive(Debug)]

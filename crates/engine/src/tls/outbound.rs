@@ -24,6 +24,10 @@ use crate::transfer::{self, PartRef, Progress};
 /// more than one step makes.
 const LIMIT_MARGIN: u64 = 1 << 10;
 
+/// What the kernel is given to seal in one step: it does so within the call, at a tenth of the
+/// rate at which it passes plain bytes on.
+const KERNEL_STEP_BYTES_MAX: usize = 512 * 1024;
+
 /// KeyUpdate that asks for none in return (RFC 8446 section 4.6.3).
 const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
 
@@ -149,6 +153,7 @@ impl Outbound {
                     }
                     flushed => flushed?,
                 }
+                let room = room.min(KERNEL_STEP_BYTES_MAX);
                 let stepped = transfer::step(sink, socket, parts, room, progress);
                 kernel.count(progress.bytes());
                 stepped

@@ -18,11 +18,14 @@ use super::outbound::{Outbound, Secrets};
 use super::record::{Alert, Traffic};
 use super::{TlsChoice, TlsError, kernel, probe};
 use crate::delivery::Ledger;
-use crate::meter::Meter;
+use crate::error::SendError;
+use crate::meter::{Meter, Tally};
 use crate::patience::Patience;
 use crate::route::RouteChoice;
+use crate::source::Payload;
 use crate::throttle::Throttle;
-use crate::wire::{Socket, Wire};
+use crate::transfer::PartRef;
+use crate::wire::{Socket, Stepper, Wire};
 
 /// As much is read from a socket at once: a full record fits.
 const SCRATCH_BYTES: usize = 18 * 1024;
@@ -217,6 +220,25 @@ impl<S: Socket> TlsWire<S> {
         self
     }
 
+    /// See [`Wire::send_counting`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Wire::send`], and those of TLS.
+    pub async fn send_counting(
+        &mut self,
+        payload: Payload,
+        tally: &mut Tally,
+    ) -> Result<(), SendError> {
+        let Self { wire, session, .. } = self;
+        wire.send_by(payload, tally, |wire, cx, parts| {
+            session.refuse(parts)?;
+            let gated = session.outbound.wants_gate();
+            wire.poll_step_by(cx, parts, gated, &mut session.stepper())
+        })
+        .await
+    }
+
     /// The socket.
     pub fn socket(&self) -> &S {
         self.wire.socket()
@@ -309,13 +331,28 @@ impl Session {
         Ok(())
     }
 
-    /// What forbids to write.
-    fn refusal(&self) -> Option<io::Error> {
-        match self.inbound.end() {
+    /// Fails when `parts` must not be sent.
+    fn refuse(&self, parts: &[PartRef<'_>]) -> io::Result<()> {
+        let refusal = match self.inbound.end() {
             Some(end @ (End::Failed(..) | End::Alert(_))) => end.error(),
             Some(End::Closed | End::Truncated) | None => {
                 self.alerted.then(|| io::Error::from(io::ErrorKind::BrokenPipe))
             }
+        };
+        if let Some(refusal) = refusal {
+            return Err(refusal);
+        }
+        if !self.outbound.goes_on_with(parts) {
+            let text = "a write to a TLS connection that had to wait was not repeated";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        Ok(())
+    }
+
+    fn stepper(&mut self) -> impl Stepper {
+        let Self { outbound, secrets, .. } = self;
+        |sink, socket, parts, room, progress| {
+            outbound.step(secrets, sink, socket, parts, room, progress)
         }
     }
 }
@@ -358,19 +395,10 @@ impl<S: Socket> AsyncWrite for TlsWire<S> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let Self { wire, session, .. } = self.get_mut();
-        if let Some(refusal) = session.refusal() {
-            return Poll::Ready(Err(refusal));
-        }
         let parts = wire.recognised(bufs);
-        let Session { outbound, secrets, .. } = &mut **session;
-        if !outbound.goes_on_with(&parts) {
-            let text = "a write to a TLS connection that had to wait was not repeated";
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidInput, text)));
-        }
-        let gated = outbound.wants_gate();
-        wire.poll_write_parts(cx, &parts, gated, &mut |sink, socket, parts, room, progress| {
-            outbound.step(secrets, sink, socket, parts, room, progress)
-        })
+        session.refuse(&parts)?;
+        let gated = session.outbound.wants_gate();
+        wire.poll_write_parts(cx, &parts, gated, &mut session.stepper())
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -40,8 +40,8 @@ const DIGESTED_FIRST_MAX: u64 = 1024 * 1024;
 /// How long a HEAD, and a GET of what is that short, waits. Clients give up after a minute.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// The digests of a site's files.
-#[derive(Debug)]
+/// The digests of a server's files: those of all its sites, also after a reload.
+#[derive(Clone, Debug)]
 pub(crate) struct Digests(Arc<Shared>);
 
 #[derive(Debug)]
