@@ -150,7 +150,11 @@ impl Talk {
     /// Its status, the rest of stdout, and stderr, when the server has ended the connection.
     fn end(mut self) -> (ExitStatus, String, String) {
         let mut rest = Vec::new();
-        self.stdout.read_to_end(&mut rest).unwrap();
+        while let piece @ [_, ..] = self.stdout.fill_buf().unwrap() {
+            rest.extend_from_slice(piece);
+            let len = piece.len();
+            self.stdout.consume(len);
+        }
         drop(self.stdin);
         let status = self.child.wait().unwrap();
         (status, text(&rest), fs::read_to_string(&self.stderr).unwrap())

@@ -357,7 +357,7 @@ mod tests {
             let empty: &[(u8, &[u8])] = &[(APPLICATION_DATA, b"")];
             let data: &[(u8, &[u8])] = &[(APPLICATION_DATA, b"data")];
             let (events, _) =
-                events(tls13, &[empty.repeat(32), data.to_vec(), empty.repeat(32)].concat());
+                events(tls13, &[empty.repeat(32), Vec::from(data), empty.repeat(32)].concat());
             assert_eq!(events, [Event::Plaintext, Event::Starved]);
             assert_fails(tls13, &empty.repeat(33), Alert::UnexpectedMessage);
             assert_fails(tls13, &[(ALERT, &[1, 90][..])].repeat(33), Alert::UnexpectedMessage);
@@ -401,7 +401,7 @@ mod tests {
                 (vec![APPLICATION_DATA, 3, 3, 0, 3, 1, 2, 3], Alert::BadRecordMac),
                 // Refused by its head, before it is there.
                 (vec![APPLICATION_DATA, 3, 3, high, low], Alert::RecordOverflow),
-                (b"GET / HTTP/1.1".to_vec(), Alert::UnexpectedMessage),
+                (Vec::from(b"GET / HTTP/1.1"), Alert::UnexpectedMessage),
                 (record(&vec![0; PLAIN_MAX + 1]), Alert::RecordOverflow),
                 // Sent once more.
                 ([&good[..], &good].concat(), Alert::BadRecordMac),
@@ -420,7 +420,8 @@ mod tests {
                 assert_eq!(inbound.advance(), Event::End, "nothing is read after it");
             }
             let (_, mut inbound) = pair(tls13, suite);
-            inbound.push(&[APPLICATION_DATA, 3, 3, (limit >> 8) as u8, limit as u8]);
+            let [high, low] = limit.to_be_bytes();
+            inbound.push(&[APPLICATION_DATA, 3, 3, high, low]);
             assert_eq!(inbound.advance(), Event::Starved, "as long as may be");
         }
     }
@@ -454,7 +455,7 @@ mod tests {
             let (mut sealer, mut inbound) = pair(tls13, suite);
             let (mut stream, mut plain) = (Vec::new(), Vec::new());
             for (index, len) in lens.iter().enumerate() {
-                let data: Vec<u8> = (0..*len).map(|at| (at * 7 + index) as u8).collect();
+                let data: Vec<u8> = (0..=250).cycle().skip(index * 7).take(*len).collect();
                 stream.extend(sealer.seal_copy(APPLICATION_DATA, &data).unwrap());
                 plain.extend(data);
             }

@@ -97,9 +97,11 @@ fn sent(
         let mut received = Vec::new();
         while client.read_tls(&mut peer).unwrap() > 0 {
             client.process_new_packets().unwrap();
-            let mut plain = client.reader();
-            // WouldBlock is all that there is now.
-            plain.read_to_end(&mut received).ok();
+            let mut piece = [0; PLAIN_MAX];
+            // WouldBlock: that is all that there is now.
+            while let Ok(read @ 1..) = client.reader().read(&mut piece) {
+                received.extend_from_slice(&piece[..read]);
+            }
         }
         received
     });
@@ -182,7 +184,7 @@ fn records_of_the_kernel_are_counted_generously() {
     for bytes in [1, PLAIN_MAX as u64, 3 * PLAIN_MAX as u64 + 1, 1 << 20] {
         let before = kernel.records;
         kernel.count(bytes);
-        assert!(kernel.records - before >= bytes.div_ceil(PLAIN_MAX as u64) + 1, "{bytes}");
+        assert!(kernel.records - before > bytes.div_ceil(PLAIN_MAX as u64), "{bytes}");
     }
 }
 
@@ -201,11 +203,11 @@ proptest! {
         skip in 0..20_000_u64,
         room in 1..400_000_usize,
     ) {
-        let file_bytes: Vec<u8> = (0..100_000_u32).map(|at| (at / 7) as u8).collect();
+        let file_bytes: Vec<u8> = (0..=255).flat_map(|byte| [byte; 391]).collect();
         let mut file = File::from(memfd_create("sealed", MemfdFlags::CLOEXEC).unwrap());
         file.write_all(&file_bytes).unwrap();
         let source = SourceFile::on(Storage::Memory, file).unwrap();
-        let memory: Vec<u8> = (0..70_000_u32).map(|at| (at / 3) as u8).collect();
+        let memory: Vec<u8> = (0..=250).cycle().take(70_000).collect();
         let from = usize::try_from(skip).unwrap();
         let parts: Vec<PartRef<'_>> = lens.iter().enumerate().map(|(index, len)| match index % 2 {
             0 => PartRef::Bytes(&memory[..*len]),
@@ -222,8 +224,10 @@ proptest! {
         let mut batch = Batch::seal(&mut sealer, &mut sink, &parts, room, &mut cost).unwrap();
         let (socket, mut peer) = sockets();
         let receiver = thread::spawn(move || {
-            let mut bytes = Vec::new();
-            peer.read_to_end(&mut bytes).unwrap();
+            let (mut bytes, mut piece) = (Vec::new(), [0; PLAIN_MAX]);
+            while let read @ 1.. = peer.read(&mut piece).unwrap() {
+                bytes.extend_from_slice(&piece[..read]);
+            }
             bytes
         });
         batch.send(socket.as_fd(), false, &mut cost).unwrap();
