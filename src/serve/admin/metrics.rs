@@ -81,6 +81,9 @@ fn tls(page: &mut Page, snapshot: &Snapshot) {
     {
         page.sample("pagewire_tls_handshakes_total", &[("kind", kind)], count);
     }
+    if totals.failed_handshakes.is_empty() {
+        return;
+    }
     let name = "pagewire_tls_handshakes_failed_total";
     page.family(name, "counter", "TLS handshakes that failed, by reason, since the first of each.");
     for (reason, count) in &totals.failed_handshakes {

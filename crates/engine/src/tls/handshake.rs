@@ -136,7 +136,8 @@ impl Handshake {
         }
         self.incoming.drain(..discard);
         self.visible -= discard.min(self.visible);
-        if blocked && !self.show_more() {
+        // Once it is complete, nothing more is shown: what follows is data.
+        if blocked && self.connection.is_handshaking() && !self.show_more() {
             next = Some(Next::Read);
         }
         next

@@ -53,6 +53,8 @@ fn shaken(version: &'static SupportedProtocolVersion) -> (Traffic, Secrets, Clie
         .with_no_client_auth();
     let name = ServerName::try_from("localhost").unwrap();
     let mut client = ClientConnection::new(Arc::new(client), name).unwrap();
+    // Sent together with the end of its handshake: none of it is for rustls.
+    client.writer().write_all(b"data").unwrap();
     let mut handshake = Handshake::new(Arc::new(server)).unwrap();
     loop {
         let next = handshake.advance().unwrap();
@@ -75,6 +77,9 @@ fn shaken(version: &'static SupportedProtocolVersion) -> (Traffic, Secrets, Clie
         }
     }
     let completed = handshake.complete();
+    let behind = 5 + 4 + 1 + 16;
+    let expected = if version.version == rustls::ProtocolVersion::TLSv1_3 { behind } else { 0 };
+    assert_eq!(completed.rest.len(), expected);
     let (extracted, secrets) = completed.connection.dangerous_into_kernel_connection().unwrap();
     (Traffic::new(version.version, extracted.tx).unwrap(), secrets, client)
 }
