@@ -19,6 +19,7 @@ pub(crate) fn render(snapshot: &Snapshot) -> String {
     page.sample("pagewire_build_info", &[("version", VERSION)], 1);
     moved(&mut page, snapshot);
     connections(&mut page, snapshot);
+    handshakes(&mut page, snapshot);
     responses(&mut page, snapshot);
     process(&mut page, snapshot);
     page.0
@@ -66,6 +67,21 @@ fn connections(page: &mut Page, snapshot: &Snapshot) {
     for reason in Refusal::ALL {
         let count = totals.refused.by(reason);
         page.sample("pagewire_refused_total", &[("reason", reason.name())], count);
+    }
+}
+
+fn handshakes(page: &mut Page, snapshot: &Snapshot) {
+    let totals = &snapshot.totals;
+    page.counter("pagewire_tls_handshakes_total", "TLS handshakes done.", totals.handshakes);
+    let resumed = "Those that resumed an earlier session.";
+    page.counter("pagewire_tls_resumed_total", resumed, totals.resumed);
+    let failed = &totals.failed_handshakes;
+    // The reasons come up as clients do: a family without a sample would be none.
+    if !failed.is_empty() {
+        page.family("pagewire_tls_failed_total", "counter", "TLS handshakes that failed.");
+    }
+    for (reason, count) in failed {
+        page.sample("pagewire_tls_failed_total", &[("reason", reason)], count);
     }
 }
 
