@@ -221,23 +221,24 @@ fn every_experiment_as_an_ordinary_user() {
     check_report(&report, &EXPERIMENTS);
     check_routes(&report);
     assert_eq!(report["machine"]["root"], false);
-    for (experiment, wish) in [(0, "root"), (3, "root")] {
+    for (experiment, wish) in [(0, "root"), (2, "root"), (3, "root")] {
         let notes = report["experiments"][experiment]["notes"].to_string();
         assert!(notes.contains(wish), "{notes}");
     }
     stage.check_nothing_left(lab);
 }
 
-/// Through a device: the oracle's answer follows the device's features.
+/// Through a device: the oracle's answer follows the device's features, and steps cost something.
 #[test]
-fn routes_through_a_device() {
+fn routes_and_steps_through_a_device() {
     if !need_root("network namespaces") || !need("ip") || !need("ethtool") || !need("strace") {
         return;
     }
     let _turn = heavy();
     let stage = Stage::new();
-    let (lab, _) = succeed(stage.command(&["routes"]));
+    let (lab, _) = succeed(stage.command(&["routes", "steps"]));
     let report = stage.read();
+    assert!(median(&report, "steps", "steps_veth", &["4", "2097152"], "cpu_cs_per_gb") > 0.0);
     for (network, passage, copies) in [
         ("loopback", "by reference", 0.0),
         ("veth", "by reference", 0.0),

@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod access;
+mod acme;
 mod admin;
 mod archives;
 mod cli;

@@ -1,5 +1,6 @@
 //! The command line, as clap parses it. One file a command; no work is done here.
 
+mod acme;
 mod doctor;
 mod file;
 mod lab;
@@ -12,6 +13,7 @@ mod tls;
 
 use clap::{Arg, Args, CommandFactory, Parser, Subcommand};
 
+pub(crate) use acme::AcmeFlags;
 pub(crate) use doctor::{DoctorFlags, Target};
 pub(crate) use file::FileFlags;
 pub(crate) use lab::{LabFlags, Topic};

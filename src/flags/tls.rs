@@ -6,6 +6,8 @@ use clap::{Args, ValueHint};
 use pagewire_engine::tls::TlsChoice;
 use pagewire_http::ListenAddress;
 
+use crate::flags::AcmeFlags;
+
 #[derive(Debug, Args)]
 pub(crate) struct TlsFlags {
     /// Certificate for HTTPS, in PEM, with those that lead to one that clients know
@@ -23,10 +25,13 @@ pub(crate) struct TlsFlags {
     /// HTTPS with a certificate that is made here, kept, and made anew when it has expired
     ///
     /// Clients warn of it, and its fingerprint, which is printed, tells whether it is this one.
-    #[arg(long, conflicts_with_all = ["tls_cert", "tls_key"])]
+    #[arg(long, conflicts_with_all = ["tls_cert", "tls_key", "acme_domain"])]
     pub(crate) tls_self_signed: bool,
 
-    /// Directory where that certificate is kept
+    #[command(flatten)]
+    pub(crate) acme: AcmeFlags,
+
+    /// Directory where certificates are kept that are made here, or issued by ACME
     /// [default: pagewire in $XDG_STATE_HOME or ~/.local/state; systemd's StateDirectory]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) state_dir: Option<PathBuf>,
@@ -48,6 +53,6 @@ pub(crate) struct TlsFlags {
 impl TlsFlags {
     /// Whether there is TLS at all.
     pub(crate) fn is_wanted(&self) -> bool {
-        self.tls_self_signed || !self.tls_cert.is_empty()
+        self.tls_self_signed || !self.tls_cert.is_empty() || !self.acme.acme_domain.is_empty()
     }
 }

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use anyhow::Context;
 use pagewire_http::check_sites;
+use pagewire_http::tls::Challenges;
 
 use crate::config::Config;
 use crate::serve::banner;
@@ -12,7 +13,7 @@ use crate::serve::error::with_way_out;
 
 pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     check_sites(&config.mounts).map_err(with_way_out)?;
-    let doors = Doors::of(config, &[])?;
+    let doors = Doors::of(config, &[], &Challenges::default())?;
     let mut out = io::stdout().lock();
     report(config, &doors, &mut out).context("cannot print what would be served")
 }

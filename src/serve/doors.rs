@@ -8,33 +8,48 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use jiff::Timestamp;
 use pagewire_engine::tls::TlsChoice;
-use pagewire_http::tls::{CertificateFacts, CertificateFiles, Certificates, SelfSigned, Tls};
+use pagewire_http::tls::{
+    CertificateFacts, CertificateFiles, Certificates, Challenges, SelfSigned, Tls,
+};
 use pagewire_http::{Listen, ListenAddress, Security};
 
 use crate::config::Config;
 use crate::flags::{ServeFlags, TlsFlags};
+use crate::serve::acme::Wanted;
 
 /// The listeners, and what they show to clients.
 pub(crate) struct Doors {
     pub(crate) listen: Vec<Listen>,
     pub(crate) certificates: Vec<CertificateFacts>,
+    /// What is to be had by ACME.
+    pub(crate) acme: Option<Wanted>,
 }
 
 impl Doors {
-    /// As `config` has it; `sockets` are those that listen already.
-    pub(crate) fn of(config: &Config, sockets: &[Listen]) -> anyhow::Result<Self> {
+    /// As `config` has it; `sockets` are those that listen already, and ACME servers are shown
+    /// `challenges`.
+    pub(crate) fn of(
+        config: &Config,
+        sockets: &[Listen],
+        challenges: &Challenges,
+    ) -> anyhow::Result<Self> {
         let flags = &config.flags.tls;
         let mut listen = config.listen(sockets);
         let mut facts = Vec::new();
+        let acme = Wanted::of(&flags.acme, state_directory(&config.flags).as_deref())?;
         if flags.is_wanted() {
-            let certificates = certificates(&config.flags)?;
+            let mut certificates = certificates(&config.flags, acme.as_ref())?;
+            if acme.is_some() {
+                certificates = certificates.answering(challenges.clone());
+            }
             facts.extend(certificates.facts().cloned());
             let tls = Tls::new(certificates, flags.tls_records)?;
             let secured = |listen: Listen| listen.with(Security::Tls(tls.clone()));
             listen = listen.into_iter().map(secured).collect();
         } else if !flags.https_redirect.is_empty() {
             bail!(
-                "--https-redirect needs HTTPS: give --tls-cert and --tls-key, or --tls-self-signed"
+                "--https-redirect needs HTTPS: give --tls-cert and --tls-key, --acme-domain, or \
+                 --tls-self-signed"
             );
         } else if !flags.tls_key.is_empty() {
             bail!("--tls-key without --tls-cert: name the certificate that it is for");
@@ -48,7 +63,7 @@ impl Doors {
                 None => listen.push(Listen::plain(address.clone()).with(Security::SendOn)),
             }
         }
-        Ok(Self { listen, certificates: facts })
+        Ok(Self { listen, certificates: facts, acme })
     }
 
     /// How the address at `place` is to be typed.
@@ -87,9 +102,22 @@ impl Doors {
         })
     }
 
-    /// A line for each certificate.
+    /// A line for each certificate, and for those that are to come.
     pub(crate) fn lines(&self) -> impl Iterator<Item = String> {
-        self.certificates.iter().map(line)
+        let lines = self.certificates.iter().map(line);
+        let hint = self.acme.iter().filter(|_| !self.has_https_port()).map(
+            |_| "acme: no --listen has port 443, where names are proved: something must pass it on",
+        );
+        let acme = self.acme.iter().flat_map(Wanted::lines);
+        lines.chain(acme).chain(hint.map(str::to_owned))
+    }
+
+    /// Whether something listens where an ACME server comes to (RFC 8737 section 3).
+    fn has_https_port(&self) -> bool {
+        self.listen.iter().any(|listen| match (&listen.address, &listen.security) {
+            (ListenAddress::Tcp(address), Security::Tls(_)) => address.port() == 443,
+            _ => false,
+        })
     }
 }
 
@@ -126,7 +154,7 @@ pub(crate) fn files(flags: &ServeFlags) -> Vec<PathBuf> {
     files
 }
 
-fn certificates(flags: &ServeFlags) -> anyhow::Result<Certificates> {
+fn certificates(flags: &ServeFlags, acme: Option<&Wanted>) -> anyhow::Result<Certificates> {
     let TlsFlags { tls_cert, tls_key, tls_self_signed, .. } = &flags.tls;
     if *tls_self_signed {
         let wanted = self_signed(flags)?;
@@ -140,7 +168,8 @@ fn certificates(flags: &ServeFlags) -> anyhow::Result<Certificates> {
         bail!("{certs} of --tls-cert and {keys} of --tls-key: each certificate needs its key");
     }
     let pairs = tls_cert.iter().cloned().zip(tls_key.iter().cloned());
-    let files: Vec<_> = pairs.map(|(chain, key)| CertificateFiles { chain, key }).collect();
+    let files = pairs.map(|(chain, key)| CertificateFiles { chain, key });
+    let files: Vec<_> = files.chain(acme.into_iter().flat_map(Wanted::files)).collect();
     Ok(Certificates::load(&files)?)
 }
 
@@ -150,7 +179,8 @@ fn self_signed(flags: &ServeFlags) -> anyhow::Result<SelfSigned> {
     Ok(SelfSigned { directory, names: own_names(&flags.listen) })
 }
 
-fn state_directory(flags: &ServeFlags) -> Option<PathBuf> {
+/// Where what is made here, or issued by ACME, outlives the process.
+pub(crate) fn state_directory(flags: &ServeFlags) -> Option<PathBuf> {
     let variable = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let own = |state: PathBuf| state.join("pagewire");
     let given = flags.tls.state_dir.clone().or_else(|| variable("STATE_DIRECTORY"));

@@ -1,5 +1,6 @@
 //! `pagewire serve`: runs the server of pagewire-http, and tells a person what it does.
 
+mod acme;
 mod admin;
 mod banner;
 mod check;
@@ -13,22 +14,23 @@ mod watch;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::sync::Arc;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
 use anyhow::Context;
 use pagewire_engine::Route;
 use pagewire_http::raise_descriptor_limit;
+use pagewire_http::tls::Challenges;
 use pagewire_http::{Config, Listen, Observer, Refusal, Server, Totals};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use crate::config;
-use crate::flags::ServeFlags;
-use crate::serve::admin::{Admin, AdminListener, Stats};
+use crate::serve::acme::Acme;
+use crate::serve::admin::{Admin, AdminListener, Shown, Stats};
 use crate::serve::doors::Doors;
 use crate::serve::error::with_way_out;
 use crate::serve::log::{LineSender, LineWriter, LogOut};
@@ -64,27 +66,28 @@ pub(crate) fn run(line: &[OsString]) -> anyhow::Result<()> {
     doors::probe(&config);
     let sockets = systemd::inherited().context("cannot take over the sockets of LISTEN_FDS")?;
     // A self-signed certificate may have to be written.
-    let doors = Doors::of(&config, &sockets)?;
+    let challenges = Challenges::default();
+    let doors = Doors::of(&config, &sockets, &challenges)?;
     let notifier = Notifier::connect();
     let admin = config.flags.admin.as_ref().map(AdminListener::bind).transpose()?;
     let log = || LogOut::open(config.flags.log_file.as_deref());
     let log = (config.flags.log_format() != LogFormat::Off).then(log).transpose()?;
+    // How many the control group allows is told by files that the sandbox hides.
+    let threads = config.flags.threads.map_or_else(available_parallelism, Ok);
+    let threads = threads.context("cannot count the processors: give --threads")?;
     let sandbox = sandbox::close(&config);
-    let runtime = runtime(&config.flags).context("cannot start the event loop")?;
+    let runtime = runtime(threads).context("cannot start the event loop")?;
     let lines = log.map(LineWriter::start).transpose()?;
     let sender = lines.as_ref().map(LineWriter::sender);
-    let begun = Begun { sockets, doors, routes, sandbox, notifier, admin, lines: sender };
+    let begun =
+        Begun { sockets, doors, challenges, routes, sandbox, notifier, admin, lines: sender };
     let totals = runtime.block_on(serve(line, config, begun));
     runtime.shutdown_timeout(STUCK_THREADS_GRACE);
     let lost = lines.map_or(0, LineWriter::finish);
     print_totals(&totals?, lost).context("cannot print the totals")
 }
 
-fn runtime(flags: &ServeFlags) -> io::Result<Runtime> {
-    let threads = match flags.threads {
-        Some(threads) => threads,
-        None => available_parallelism()?,
-    };
+fn runtime(threads: NonZeroUsize) -> io::Result<Runtime> {
     match threads.get() {
         1 => Builder::new_current_thread().enable_all().build(),
         threads => Builder::new_multi_thread().worker_threads(threads).enable_all().build(),
@@ -95,6 +98,7 @@ fn runtime(flags: &ServeFlags) -> io::Result<Runtime> {
 struct Begun {
     sockets: Vec<Listen>,
     doors: Doors,
+    challenges: Challenges,
     routes: String,
     sandbox: Sandbox,
     notifier: Notifier,
@@ -103,9 +107,9 @@ struct Begun {
 }
 
 async fn serve(line: &[OsString], config: config::Config, begun: Begun) -> anyhow::Result<Totals> {
-    let Begun { sockets, doors, routes, sandbox, notifier, admin, lines } = begun;
+    let Begun { sockets, doors, challenges, routes, sandbox, notifier, admin, lines } = begun;
     let notifier = Arc::new(notifier);
-    let signals = Mutex::new(StopSignals::catch().context("cannot catch signals")?);
+    let signals = tokio::sync::Mutex::new(StopSignals::catch().context("cannot catch signals")?);
     let hangup = reload::catch_hangup().context("cannot catch SIGHUP")?;
     let changes = Changes::watch(&config);
     let stats = admin.as_ref().map(|_| Arc::new(Stats::default()));
@@ -125,15 +129,19 @@ async fn serve(line: &[OsString], config: config::Config, begun: Begun) -> anyho
         .context("cannot print the start lines")?;
     let warnings = public_admin(admin.as_ref()).into_iter().chain(doors.bare_passwords(&config));
     warnings.for_each(|warning| eprintln!("pagewire: {warning}"));
+    let shown: Shown = Arc::new(Mutex::new(doors.certificates.clone()));
     let _admin_socket = match (admin, stats) {
         (Some(listener), Some(stats)) => {
-            listener.start(Admin::new(server.monitor(), stats, lines.clone()))?
+            let shown = Arc::clone(&shown);
+            listener.start(Admin::new(server.monitor(), stats, lines.clone(), shown))?
         }
         _ => None,
     };
     if let (Some(lines), Some(_)) = (lines, &flags.log_file) {
         reopen_when_rotated(lines).context("cannot catch SIGHUP")?;
     }
+    let mut acme = Acme::new(challenges, changes.sender());
+    acme.want(doors.acme.clone()).context("cannot start the thread that orders certificates")?;
     let grace = flags.limits.grace.map(Duration::from_secs);
     let reload = Reload {
         line: line.into(),
@@ -141,6 +149,8 @@ async fn serve(line: &[OsString], config: config::Config, begun: Begun) -> anyho
         config,
         sockets,
         doors,
+        certificates: shown,
+        acme,
         sandboxed: sandbox.closed,
         reloader: server.reloader(),
         notifier: Arc::clone(&notifier),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use pagewire_http::tls::CertificateFacts;
@@ -16,6 +16,8 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
 use crate::config::Config;
+use crate::serve::acme::{Acme, Wanted};
+use crate::serve::admin::Shown;
 use crate::serve::banner::place_of;
 use crate::serve::doors::{self, Doors};
 use crate::serve::error::at_reload;
@@ -35,6 +37,10 @@ pub(crate) struct Reload {
     pub(crate) sockets: Vec<Listen>,
     /// What is listened on, and shown to clients.
     pub(crate) doors: Doors,
+    /// The certificates among that, for the admin pages.
+    pub(crate) certificates: Shown,
+    /// Who sees to those that are to be had by ACME.
+    pub(crate) acme: Acme,
     /// What the process was started with and keeps.
     pub(crate) fixed: BTreeMap<String, Option<String>>,
     /// Other directories than at start cannot be opened.
@@ -71,6 +77,11 @@ impl Changes {
         while timeout(TOGETHER, self.seen.recv()).await.is_ok() {}
     }
 
+    /// For whoever else has something to be read anew: certificates that ACME gave.
+    pub(crate) fn sender(&self) -> mpsc::Sender<()> {
+        self.sender.clone()
+    }
+
     /// Watches what `config` names, and nothing else any more.
     fn follow(&mut self, config: &Config) {
         let paths = config.path.iter().cloned().chain(doors::files(&config.flags));
@@ -104,12 +115,15 @@ impl Reload {
     /// Reloads as often as there is reason to, for ever.
     pub(crate) async fn whenever_asked(mut self) {
         loop {
-            tokio::select! {
-                _ = self.hangup.recv() => {}
-                Some(()) = self.changes.seen.recv() => self.changes.settle().await,
-            }
+            let is_asked = tokio::select! {
+                _ = self.hangup.recv() => true,
+                Some(()) = self.changes.seen.recv() => {
+                    self.changes.settle().await;
+                    false
+                }
+            };
             self.notifier.reloading();
-            let said = match self.reload().await {
+            let said = match self.reload(is_asked).await {
                 Ok(said) => format!("reloaded: {said}"),
                 Err(error) => format!("not reloaded, all stays as it was: {error:#}"),
             };
@@ -120,12 +134,13 @@ impl Reload {
         }
     }
 
-    async fn reload(&mut self) -> anyhow::Result<String> {
+    /// `is_asked`: somebody wants it, and what ACME refused tried again.
+    async fn reload(&mut self, is_asked: bool) -> anyhow::Result<String> {
         let line = self.line.clone();
         let config = spawn_blocking(move || Config::load(&line)).await??;
-        let sockets = self.sockets.clone();
+        let (sockets, challenges) = (self.sockets.clone(), self.acme.challenges().clone());
         let (config, doors) = spawn_blocking(move || {
-            let doors = Doors::of(&config, &sockets);
+            let doors = Doors::of(&config, &sockets, &challenges);
             doors::probe(&config);
             (config, doors)
         })
@@ -146,6 +161,16 @@ impl Reload {
         let fixed = config.fixed().into_iter().filter(differs);
         said.extend(fixed.map(|(key, _)| format!("'{key}' stays as it was until a restart")));
         said.extend(doors.bare_passwords(&config));
+        let is_other = doors.acme != self.doors.acme;
+        if is_other {
+            let domains = doors.acme.as_ref().map_or("nothing".to_owned(), Wanted::domains);
+            said.push(format!("certificates by ACME are for {domains}"));
+        }
+        if is_asked || is_other {
+            self.acme.want(doors.acme.clone())?;
+        }
+        *self.certificates.lock().unwrap_or_else(PoisonError::into_inner) =
+            doors.certificates.clone();
         self.changes.follow(&config);
         (self.config, self.doors) = (config, doors);
         Ok(if said.is_empty() { "nothing changed".to_owned() } else { said.join("; ") })

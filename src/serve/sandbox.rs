@@ -12,7 +12,7 @@ use pagewire_http::ListenAddress;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 use crate::config::Config;
-use crate::serve::{AdminAddress, doors};
+use crate::serve::{AdminAddress, acme, doors};
 
 /// What of the sandbox this kernel has.
 #[derive(Debug)]
@@ -81,6 +81,15 @@ fn give_up_files(config: &Config) -> Result<RulesetStatus, RulesetError> {
     if let Some(log) = &config.flags.log_file {
         // To be made anew when it was moved away.
         allow(&neighbourhood(log), AccessFs::WriteFile | AccessFs::MakeReg)?;
+    }
+    if !config.flags.tls.acme.acme_domain.is_empty() {
+        for path in acme::paths() {
+            allow(&path, if path.is_dir() { read } else { AccessFs::ReadFile.into() })?;
+        }
+        if let Some(state) = doors::state_directory(&config.flags) {
+            let replace = AccessFs::MakeReg | AccessFs::RemoveFile;
+            allow(&state.join("acme"), read | write | replace)?;
+        }
     }
     allow(Path::new("/proc"), read)?;
     // What cold files are spliced to.

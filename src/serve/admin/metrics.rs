@@ -1,10 +1,12 @@
 //! The text format of Prometheus, version 0.0.4. PURE.
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/>
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 
 use pagewire_engine::Route;
 use pagewire_http::Refusal;
+use pagewire_http::tls::CertificateFacts;
 
 use super::history::ways;
 use super::stats::{BUCKETS, CLASSES, Times};
@@ -21,6 +23,7 @@ pub(crate) fn render(snapshot: &Snapshot) -> String {
     connections(&mut page, snapshot);
     handshakes(&mut page, snapshot);
     responses(&mut page, snapshot);
+    certificates(&mut page, snapshot);
     process(&mut page, snapshot);
     page.0
 }
@@ -109,6 +112,24 @@ fn responses(page: &mut Page, snapshot: &Snapshot) {
     page.counter("pagewire_log_lines_lost_total", lost, snapshot.log_lines_lost);
 }
 
+fn certificates(page: &mut Page, snapshot: &Snapshot) {
+    if snapshot.certificates.is_empty() {
+        return;
+    }
+    // Of several for one name, that which ends first.
+    let mut ends = BTreeMap::new();
+    for CertificateFacts { names, not_after, .. } in &snapshot.certificates {
+        let name = names.first().map_or("", String::as_str);
+        let end = ends.entry(name).or_insert(not_after);
+        *end = not_after.min(*end);
+    }
+    let name = "pagewire_certificate_expiration_timestamp_seconds";
+    page.family(name, "gauge", "End of a certificate's validity, in seconds since 1970.");
+    for (first, end) in ends {
+        page.sample(name, &[("name", first)], end.as_second());
+    }
+}
+
 fn process(page: &mut Page, snapshot: &Snapshot) {
     let process = &snapshot.process;
     let seconds = process.processor_seconds;
@@ -143,10 +164,9 @@ impl Page {
         self.sample(name, &[], value);
     }
 
-    /// Values of labels are our own words: nothing in them needs to be escaped.
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
         let labels: Vec<_> =
-            labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
+            labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
         match labels.as_slice() {
             [] => self.line(format_args!("{name} {value}")),
             labels => self.line(format_args!("{name}{{{}}} {value}", labels.join(","))),
@@ -167,4 +187,9 @@ impl Page {
     fn line(&mut self, line: std::fmt::Arguments<'_>) {
         writeln!(self.0, "{line}").expect("a string takes everything");
     }
+}
+
+/// Names of certificates are others' words.
+fn escaped(value: &str) -> String {
+    value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n")
 }

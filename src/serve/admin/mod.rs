@@ -19,6 +19,7 @@ use http::header::{
 };
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
+use pagewire_http::tls::CertificateFacts;
 use pagewire_http::{Monitor, Totals, Transfer};
 
 use self::history::History;
@@ -41,11 +42,16 @@ const HOTTEST_MAX: usize = 15;
 /// The hottest files cool down so often.
 const COOL_EVERY: u64 = 60;
 
+/// The certificates that clients are shown: another list after a reload.
+pub(crate) type Shown = Arc<Mutex<Vec<CertificateFacts>>>;
+
 /// What the pages are made of.
 pub(crate) struct Admin {
     pub(crate) monitor: Monitor,
     pub(crate) stats: Arc<Stats>,
     pub(crate) log: Option<LineSender>,
+    /// What clients are shown now.
+    certificates: Shown,
     started: Instant,
     started_at: SystemTime,
     history: Mutex<History>,
@@ -67,12 +73,18 @@ pub(crate) struct Snapshot {
     hottest: Vec<(String, Heat)>,
     process: Process,
     log_lines_lost: u64,
+    certificates: Vec<CertificateFacts>,
 }
 
 impl Admin {
-    pub(crate) fn new(monitor: Monitor, stats: Arc<Stats>, log: Option<LineSender>) -> Self {
+    pub(crate) fn new(
+        monitor: Monitor,
+        stats: Arc<Stats>,
+        log: Option<LineSender>,
+        certificates: Shown,
+    ) -> Self {
         let (started, started_at) = (Instant::now(), SystemTime::now());
-        Self { monitor, stats, log, started, started_at, history: Mutex::default() }
+        Self { monitor, stats, log, certificates, started, started_at, history: Mutex::default() }
     }
 
     /// Called each second.
@@ -99,6 +111,7 @@ impl Admin {
             transfers: self.monitor.transfers(TRANSFERS_MAX),
             hottest: self.stats.hottest().top(HOTTEST_MAX),
             process: Process::now(),
+            certificates: self.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             log_lines_lost: self.log.as_ref().map_or(0, LineSender::lost),
         }
     }

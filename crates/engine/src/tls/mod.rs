@@ -99,6 +99,10 @@ impl TlsError {
             Self::Handshake(rustls::Error::PeerMisbehaved(_)) => "misbehaved",
             Self::Handshake(rustls::Error::AlertReceived(_)) => "alert from peer",
             Self::Handshake(rustls::Error::NoApplicationProtocol) => "no common protocol",
+            // The words are all that rustls says of it.
+            Self::Handshake(rustls::Error::General(what)) if what.contains("no server cert") => {
+                "no certificate"
+            }
             Self::Handshake(_) => "other",
         }
     }

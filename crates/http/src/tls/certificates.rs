@@ -10,6 +10,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use crate::tls::certificate::{Certificate, CertificateError, CertificateFacts};
+use crate::tls::challenges::Challenges;
 use crate::tls::self_signed::SelfSigned;
 
 /// Where a certificate and its key are.
@@ -27,10 +28,13 @@ pub struct Certificates {
     all: Vec<Certificate>,
     /// Places in `all`, by name; several where a name has keys of several kinds.
     by_name: HashMap<String, Vec<usize>>,
+    /// Where ACME servers are answered.
+    pub(crate) challenges: Option<Challenges>,
 }
 
 impl Certificates {
     /// Reads `files`; the first is for clients that ask for no name, or for one that none has.
+    /// Without any, all handshakes fail.
     ///
     /// # Errors
     ///
@@ -56,7 +60,14 @@ impl Certificates {
                 by_name.entry(name.clone()).or_default().push(place);
             }
         }
-        Self { all, by_name }
+        Self { all, by_name, challenges: None }
+    }
+
+    /// Has ACME servers that look whether names are this server's (TLS-ALPN-01, RFC 8737) shown
+    /// `challenges`.
+    #[must_use]
+    pub fn answering(self, challenges: Challenges) -> Self {
+        Self { challenges: Some(challenges), ..self }
     }
 
     /// What each of them says of itself.
@@ -86,6 +97,9 @@ impl Certificates {
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if let Some(proof) = self.challenges.as_ref().and_then(|all| all.proof(&hello)) {
+            return proof;
+        }
         self.choose(hello.server_name(), hello.signature_schemes()).cloned()
     }
 }

@@ -3,6 +3,7 @@
 
 mod certificate;
 mod certificates;
+mod challenges;
 mod self_signed;
 mod stream;
 
@@ -16,6 +17,7 @@ use rustls::server::ProducesTickets;
 
 pub use certificate::{CertificateError, CertificateFacts};
 pub use certificates::{CertificateFiles, Certificates};
+pub use challenges::{Answer, Challenges};
 pub use self_signed::SelfSigned;
 pub(crate) use stream::secured;
 
@@ -38,12 +40,16 @@ impl Tls {
     /// [`CertificateError::Unusable`] when the system has no random numbers.
     pub fn new(certificates: Certificates, choice: TlsChoice) -> Result<Self, CertificateError> {
         let versions = [&rustls::version::TLS13, &rustls::version::TLS12];
+        let answers_acme = certificates.challenges.is_some();
         let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_protocol_versions(&versions)
             .map_err(CertificateError::Unusable)?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(certificates));
         config.alpn_protocols = vec![b"h2".into(), b"http/1.1".into()];
+        if answers_acme {
+            config.alpn_protocols.push(challenges::PROTOCOL.into());
+        }
         config.ticketer = ticketer()?;
         // The engine takes the keys over, and the kernel where it can.
         config.enable_secret_extraction = true;

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use crate::connection::{Client, Stream, connection};
 use crate::serve::{Phase, Shared, reached};
 use crate::slots::Slot;
+use crate::tls::challenges::PROTOCOL;
 use crate::tls::{Tls, TlsSession};
 
 /// How long a handshake may take, from the connection's begin. A client that is far away and
@@ -42,7 +43,8 @@ pub(crate) async fn secured<S: Stream + Socket>(
         () = shared.slots.wanted() => return,
     };
     let (stream, session) = match shaken {
-        Ok(Ok(shaken)) => shaken,
+        Ok(Ok(Some(shaken))) => shaken,
+        Ok(Ok(None)) => return,
         Ok(Err(reason)) => return shared.handshake_failed(peer, reason),
         Err(_) => return shared.handshake_failed(peer, "too slow"),
     };
@@ -50,11 +52,13 @@ pub(crate) async fn secured<S: Stream + Socket>(
     connection(stream, client, slot, shared, phase).await;
 }
 
+/// `None` for an ACME server, which has seen what it wanted: it only looks at the certificate (RFC
+/// 8737 section 3).
 async fn handshake<S: Stream + Socket>(
     mut socket: S,
     tls: Tls,
     shared: &Shared,
-) -> Result<(TlsStream<S>, TlsSession), &'static str> {
+) -> Result<Option<(TlsStream<S>, TlsSession)>, &'static str> {
     // Whoever says nothing costs no more than the socket.
     socket.readable().await.map_err(|_| "socket")?;
     let accepted = accept(socket, tls.config, shared.routes, tls.choice).await;
@@ -62,6 +66,9 @@ async fn handshake<S: Stream + Socket>(
         tracing::debug!(%error, "no TLS");
         error.reason()
     })?;
+    if accepted.alpn.as_deref() == Some(PROTOCOL) {
+        return Ok(None);
+    }
     let TlsAccepted { wire, alpn, version, cipher_suite, resumed, .. } = accepted;
     let session = TlsSession {
         // The two that there are in rustls.
@@ -77,7 +84,7 @@ async fn handshake<S: Stream + Socket>(
         Some(throttle) => wire.throttled_by(Arc::clone(throttle)),
         None => wire,
     };
-    Ok((TlsStream { wire, http2: alpn.as_deref() == Some(b"h2") }, session))
+    Ok(Some((TlsStream { wire, http2: alpn.as_deref() == Some(b"h2") }, session)))
 }
 
 /// A TLS connection between two requests: its wire, which holds no buffers then.
