@@ -5,7 +5,9 @@ use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::process::Stdio;
 
-use super::support::{Head, Peer, Server, curl, need, pagewire, plain_dir};
+use rustix::process::{Signal, kill_process};
+
+use super::support::{Head, Peer, Server, curl, need, pagewire, plain_dir, wait_until};
 
 /// A line of the file of passwords, made by the program.
 fn line(name: &str, password: &str) -> String {
@@ -70,6 +72,20 @@ fn a_name_and_a_password_are_asked_for() {
     assert_eq!(named, 101);
     assert!(log.all().iter().all(|line| !line.contains("cret")));
     drop(fixture.dir);
+}
+
+#[test]
+fn other_passwords_count_from_a_reload_on() {
+    let fixture = Fixture::new(&[]);
+    assert_eq!(fixture.ask(RIGHT).status, 200);
+    fs::write(fixture.dir.path().join("passwords"), line("ann", "another")).unwrap();
+    kill_process(fixture.server.pid(), Signal::HUP).unwrap();
+    let log = fixture.server.raw_log();
+    let said = wait_until("the reload", || {
+        log.all().into_iter().find(|line| line.starts_with("pagewire: reloaded"))
+    });
+    assert_eq!(said, "pagewire: reloaded: site changed: /");
+    assert_eq!(fixture.ask(RIGHT).status, 401, "what was remembered is not");
 }
 
 #[test]

@@ -180,6 +180,29 @@ fn metrics_are_read_by_the_client_library_of_prometheus() {
 }
 
 #[test]
+fn metrics_count_handshakes() {
+    if !need("curl") {
+        return;
+    }
+    let state = plain_dir();
+    let state = state.path().to_str().unwrap();
+    let fixture = Fixture::new(&["--tls-self-signed", "--state-dir", state]);
+    let url = format!("https://{}/small.txt", fixture.server.address());
+    assert_eq!(curl(&["--insecure", &url]).stdout, b"content");
+    // Plain text is no ClientHello.
+    let mut peer = Peer::connect(fixture.server.address());
+    peer.get("/small.txt");
+    peer.rest();
+    let samples = wait_until("the failed handshake", || {
+        let samples = samples(&fixture.text("/metrics"));
+        samples.contains_key("pagewire_tls_failed_total{reason=\"not TLS\"}").then_some(samples)
+    });
+    assert_eq!(samples["pagewire_tls_handshakes_total"], 1.0);
+    assert_eq!(samples["pagewire_tls_resumed_total"], 0.0);
+    assert_eq!(samples["pagewire_tls_failed_total{reason=\"not TLS\"}"], 1.0);
+}
+
+#[test]
 fn a_transfer_is_seen_while_it_is_under_way() {
     let fixture = Fixture::new(&[]);
     let peer = fixture.slow();

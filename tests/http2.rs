@@ -203,7 +203,7 @@ fn a_running_download_outlives_the_stop() {
     assert_eq!(digest(&[begun, rest].concat()), digest(&content));
     drop((peer, idle));
     let totals = server.totals();
-    assert_eq!((totals.responses, totals.aborted), (1, 0));
+    assert_eq!((totals.responses, totals.aborted), (1, 0), "{server:?}");
 }
 
 /// As one of HTTP/1.1 does. It is told, so that it can ask again elsewhere.

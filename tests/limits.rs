@@ -10,8 +10,8 @@ use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit, setrlimit};
 
 use super::support::{
-    KIB, MIB, Peer, Server, curl, descriptors, digest, need, noise, pagewire, plain_dir, skip,
-    wait_until,
+    KIB, LogLine, MIB, Peer, Server, curl, descriptors, digest, need, noise, pagewire, plain_dir,
+    skip, wait_until,
 };
 
 const LARGE: u64 = 32 * MIB;
@@ -265,7 +265,8 @@ fn resets_at_every_stage_of_tls_leave_nothing_behind() {
     for version in ["--http1.1", "--http2"].repeat(4) {
         let mut command = Command::new("curl");
         command.args(["--silent", "--insecure", "--noproxy", "*", "--limit-rate", "1M", version]);
-        let mut client = command.arg(&url).stdout(Stdio::piped()).spawn().unwrap();
+        command.arg(format!("{url}?killed")).stdout(Stdio::piped());
+        let mut client = command.spawn().unwrap();
         client.stdout.as_mut().unwrap().read_exact(&mut [0; 1024]).unwrap();
         // With something unread, which makes it a reset.
         client.kill().unwrap();
@@ -275,8 +276,10 @@ fn resets_at_every_stage_of_tls_leave_nothing_behind() {
         (descriptors(server.pid()).len() <= before).then_some(())
     });
     whole();
-    let totals = server.finish();
-    assert_eq!((totals.responses, totals.aborted), (10, 8));
+    let is_killed = |line: &LogLine| line.target == "/file.bin?killed";
+    let killed: Vec<_> = server.log_lines().into_iter().filter(is_killed).collect();
+    assert!(killed.len() == 8 && killed.iter().all(|line| !line.reason().is_empty()));
+    assert_eq!(server.finish().responses, 10);
 }
 
 #[test]

@@ -6,20 +6,26 @@ use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use pagewire_http::tls::CertificateFacts;
 use pagewire_http::{Listen, Relistened, Reloader};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout;
 
 use crate::config::Config;
 use crate::serve::acme::{Acme, Wanted};
 use crate::serve::admin::Shown;
+use crate::serve::banner::place_of;
 use crate::serve::doors::{self, Doors};
 use crate::serve::error::at_reload;
 use crate::serve::systemd::Notifier;
 use crate::serve::watch::FileWatch;
+
+/// Files whose changes are seen within such a time are read once.
+const TOGETHER: Duration = Duration::from_millis(50);
 
 /// Reloads a running server.
 pub(crate) struct Reload {
@@ -66,6 +72,11 @@ impl Changes {
         changes
     }
 
+    /// Until no more files change: a certificate and its key do so together.
+    async fn settle(&mut self) {
+        while timeout(TOGETHER, self.seen.recv()).await.is_ok() {}
+    }
+
     /// For whoever else has something to be read anew: certificates that ACME gave.
     pub(crate) fn sender(&self) -> mpsc::Sender<()> {
         self.sender.clone()
@@ -106,7 +117,10 @@ impl Reload {
         loop {
             let is_asked = tokio::select! {
                 _ = self.hangup.recv() => true,
-                Some(()) = self.changes.seen.recv() => false,
+                Some(()) = self.changes.seen.recv() => {
+                    self.changes.settle().await;
+                    false
+                }
             };
             self.notifier.reloading();
             let said = match self.reload(is_asked).await {
@@ -173,6 +187,18 @@ async fn tell(mut watch: FileWatch, changed: mpsc::Sender<()>) {
     }
 }
 
+/// The places of sites whose passwords became others: those are never printed, nor compared as
+/// text.
+fn with_other_passwords(old: &Config, new: &Config) -> BTreeSet<String> {
+    let before = |place: &str| old.mounts.iter().find(|mount| place_of(mount) == place);
+    let places = new.mounts.iter().filter_map(|mount| {
+        let place = place_of(mount);
+        let differs = before(&place)?.site.passwords != mount.site.passwords;
+        differs.then_some(place)
+    });
+    places.collect()
+}
+
 /// What another configuration made different.
 fn changes(old: &Config, new: &Config, listeners: &Relistened) -> Vec<String> {
     let mut said = Vec::new();
@@ -182,16 +208,18 @@ fn changes(old: &Config, new: &Config, listeners: &Relistened) -> Vec<String> {
     let place = |config: &Config, sites: &BTreeSet<String>, other: &BTreeSet<String>| {
         let differs = |text: &String| sites.contains(text) && !other.contains(text);
         let differing = config.mounts.iter().filter(|mount| differs(&format!("{mount:?}")));
-        differing.map(super::banner::place_of).collect::<BTreeSet<_>>()
+        differing.map(place_of).collect::<BTreeSet<_>>()
     };
     let (before, after) = (sites(old), sites(new));
     let gone = place(old, &before, &after);
     let come = place(new, &after, &before);
+    let kept: BTreeSet<_> = gone.intersection(&come).cloned().collect();
+    let changed = kept.union(&with_other_passwords(old, new)).cloned().collect::<BTreeSet<_>>();
     let list = |places: &mut dyn Iterator<Item = &String>| {
         places.map(String::as_str).collect::<Vec<_>>().join(", ")
     };
     for (what, places) in [
-        ("site changed", list(&mut gone.intersection(&come))),
+        ("site changed", list(&mut changed.iter())),
         ("site added", list(&mut come.difference(&gone))),
         ("site removed", list(&mut gone.difference(&come))),
     ] {

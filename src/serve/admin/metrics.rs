@@ -21,6 +21,7 @@ pub(crate) fn render(snapshot: &Snapshot) -> String {
     page.sample("pagewire_build_info", &[("version", VERSION)], 1);
     moved(&mut page, snapshot);
     connections(&mut page, snapshot);
+    handshakes(&mut page, snapshot);
     responses(&mut page, snapshot);
     certificates(&mut page, snapshot);
     process(&mut page, snapshot);
@@ -70,24 +71,20 @@ fn connections(page: &mut Page, snapshot: &Snapshot) {
         let count = totals.refused.by(reason);
         page.sample("pagewire_refused_total", &[("reason", reason.name())], count);
     }
-    tls(page, snapshot);
 }
 
-fn tls(page: &mut Page, snapshot: &Snapshot) {
+fn handshakes(page: &mut Page, snapshot: &Snapshot) {
     let totals = &snapshot.totals;
-    page.family("pagewire_tls_handshakes_total", "counter", "TLS handshakes completed.");
-    for (kind, count) in
-        [("full", totals.handshakes.saturating_sub(totals.resumed)), ("resumed", totals.resumed)]
-    {
-        page.sample("pagewire_tls_handshakes_total", &[("kind", kind)], count);
+    page.counter("pagewire_tls_handshakes_total", "TLS handshakes done.", totals.handshakes);
+    let resumed = "Those that resumed an earlier session.";
+    page.counter("pagewire_tls_resumed_total", resumed, totals.resumed);
+    let failed = &totals.failed_handshakes;
+    // The reasons come up as clients do: a family without a sample would be none.
+    if !failed.is_empty() {
+        page.family("pagewire_tls_failed_total", "counter", "TLS handshakes that failed.");
     }
-    if totals.failed_handshakes.is_empty() {
-        return;
-    }
-    let name = "pagewire_tls_handshakes_failed_total";
-    page.family(name, "counter", "TLS handshakes that failed, by reason, since the first of each.");
-    for (reason, count) in &totals.failed_handshakes {
-        page.sample(name, &[("reason", reason)], count);
+    for (reason, count) in failed {
+        page.sample("pagewire_tls_failed_total", &[("reason", reason)], count);
     }
 }
 

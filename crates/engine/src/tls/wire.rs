@@ -292,10 +292,12 @@ impl<S: Socket> TlsWire<S> {
     }
 
     /// Sends what of alerts and key updates the socket takes at once; the rest goes with the
-    /// next write.
+    /// next write. Not what a write waits with: its bytes would be sent and not be reported, and
+    /// a peer that has them all may end the response before they are.
     fn try_flush(&mut self) {
         let outbound = &mut self.session.outbound;
-        if !outbound.is_flushed()
+        if outbound.wants_gate()
+            && !outbound.is_flushed()
             && let Err(error) = self.wire.try_write(|socket| outbound.flush(socket))
         {
             tracing::debug!(%error, "control records wait");

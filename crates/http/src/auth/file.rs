@@ -12,7 +12,7 @@ use argon2::password_hash::phc::PasswordHash;
 use crate::error::{PasswordFileError, PasswordLineError};
 
 /// Who may come in.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct People {
     users: BTreeMap<String, Hash>,
     /// Of nobody's password: checked for names that are not there, which then take as long.

@@ -61,6 +61,13 @@ impl Passwords {
     }
 }
 
+/// Of the same names and hashes.
+impl PartialEq for Passwords {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.people == other.0.people
+    }
+}
+
 /// Decides who may see a site.
 pub(crate) struct Auth {
     people: People,
