@@ -279,7 +279,8 @@ fn resets_at_every_stage_of_tls_leave_nothing_behind() {
     let is_killed = |line: &LogLine| line.target == "/file.bin?killed";
     let killed: Vec<_> = server.log_lines().into_iter().filter(is_killed).collect();
     assert!(killed.len() == 8 && killed.iter().all(|line| !line.reason().is_empty()));
-    assert_eq!(server.finish().responses, 10);
+    let totals = server.finish();
+    assert_eq!((totals.responses, totals.aborted), (10, 8));
 }
 
 #[test]

@@ -171,7 +171,11 @@ impl Ledger {
     pub(crate) fn tick(&self, parts: &[PartRef<'_>], progress: &mut Progress) {
         let mut entries = self.lock();
         progress.read_aside += std::mem::take(&mut entries.read_aside);
-        let offered = entries.offered.take().and_then(|offered| offered.tick(parts, progress));
+        let offered = entries.offered.as_ref().and_then(|offered| offered.tick(parts, progress));
+        if progress.bytes() > 0 {
+            // Not after a step that moved nothing: the wire may make another one at once.
+            entries.offered = None;
+        }
         progress.cold += std::mem::take(&mut entries.cold_aside);
         if let Some(account) = offered {
             drop(entries);
@@ -251,7 +255,7 @@ impl Ledger {
 
 impl Offered {
     /// Credits what a step moved to its account, if that is what was offered.
-    fn tick(self, parts: &[PartRef<'_>], progress: &mut Progress) -> Option<Arc<Account>> {
+    fn tick(&self, parts: &[PartRef<'_>], progress: &mut Progress) -> Option<Arc<Account>> {
         let account = self.account.upgrade()?;
         let offered = |moved: &&mut Moved| address_of(&parts[moved.part]) == Some(self.address);
         let moved = progress.moved.iter_mut().find(offered)?;
@@ -528,6 +532,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+    use crate::routes::Cost;
 
     fn opened(due: u64) -> (Delivery, mpsc::Receiver<Outcome>) {
         let (settled, outcomes) = mpsc::channel();
@@ -568,6 +573,25 @@ mod tests {
         drop(delivery);
         let outcome = outcomes.try_recv().unwrap();
         assert_eq!(outcome.cut_short.as_deref(), Some("dropped before its end"));
+    }
+
+    /// The wire steps again at once when the socket takes bytes by then.
+    #[test]
+    fn what_was_offered_waits_for_bytes_to_move() {
+        let (settled, outcomes) = mpsc::channel();
+        let ledger = Ledger::default();
+        let delivery = ledger.open(3, Instant::now(), move |outcome| drop(settled.send(outcome)));
+        let memory = b"end";
+        delivery.offer(memory, false);
+        let parts = [PartRef::Bytes(memory)];
+        for bytes in [0, 3] {
+            let mut progress = Progress::default();
+            progress.record(0, None, bytes, Cost { calls: 1, user_copied_bytes: 0 });
+            ledger.tick(&parts, &mut progress);
+        }
+        drop(delivery);
+        let outcome = outcomes.try_recv().unwrap();
+        assert_eq!((outcome.cut_short, outcome.report.tally.total().calls), (None, 2));
     }
 
     #[test]
