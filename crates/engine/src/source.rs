@@ -69,6 +69,10 @@ struct Shared {
 /// Residency is asked, and remembered for all who send from the file, by blocks of so many bytes.
 pub(crate) const BLOCK_BYTES: u64 = 4 * 1024 * 1024;
 
+/// Blocks that are remembered, of 1 TiB: sparse files may be longer than memory can describe. What
+/// lies behind them is asked about by each client for itself.
+const BLOCKS_MAX: u64 = 1 << 18;
+
 /// How long a block that was seen to be in the page cache, all of it, is taken to be there still.
 /// What was used a second ago is the last thing that the kernel evicts.
 const HOT_TRUSTED_MS: u64 = 1000;
@@ -192,7 +196,8 @@ impl SourceFile {
 
     /// `range` was just seen to be in the page cache.
     pub(crate) fn found_hot(&self, range: &FileRange) {
-        let blocks = || (0..self.len().div_ceil(BLOCK_BYTES)).map(|_| AtomicU64::new(0)).collect();
+        let count = self.len().div_ceil(BLOCK_BYTES).min(BLOCKS_MAX);
+        let blocks = || (0..count).map(|_| AtomicU64::new(0)).collect();
         let hot_until = self.shared.hot_until.get_or_init(blocks);
         let mut begin = range.position().next_multiple_of(BLOCK_BYTES);
         while begin < range.end() && self.block_end(begin) <= range.end() {
