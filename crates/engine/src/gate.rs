@@ -198,32 +198,21 @@ impl Gate {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
     use std::future::poll_fn;
-    use std::io::Write;
     use std::pin::pin;
     use std::sync::Arc;
     use std::task::{Wake, Waker};
 
-    use rustix::fs::{Advice, fadvise};
-
     use super::*;
+    use crate::residency::tests::{drop_pages, on_disk};
 
     const LEN: u64 = 3 * WINDOW_BYTES + 1;
 
     /// A file on the disk under the build, none of it in the page cache.
     fn cold_file() -> Option<(tempfile::TempDir, SourceFile)> {
-        let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
-        let path = directory.path().join("file");
-        let mut file = File::create_new(&path).unwrap();
-        file.write_all(&vec![1; usize::try_from(LEN).unwrap()]).unwrap();
-        file.sync_all().unwrap();
-        let source = SourceFile::new(File::open(path).unwrap()).unwrap();
-        if source.storage() != Storage::Disk {
-            eprintln!("skipped: the build does not lie on a disk");
-            return None;
-        }
-        fadvise(&source, 0, None, Advice::DontNeed).unwrap();
+        let (directory, file) = on_disk(LEN)?;
+        let source = SourceFile::new(file).unwrap();
+        drop_pages(&source, || source.residency(&source.whole()) == Residency::Cold);
         Some((directory, source))
     }
 
