@@ -50,9 +50,9 @@ const RULES: &[Rule] = &[
         passed: &[("src/main.rs", "use pagewire_kafka::Broker;")],
     },
     Rule {
-        says: "in the engine only wire and sink name tokio",
+        says: "in the engine only wire and socket name tokio",
         way_out: "keep the other rooms free of async, and let the wire call them",
-        on: |file| file.is_in("crates/engine/src/") && !file.is_called(&["sink", "wire"]),
+        on: |file| file.is_in("crates/engine/src/") && !file.is_called(&["socket", "wire"]),
         find: |file, _| file.shipped_naming(&["tokio"]),
         caught: &[("crates/engine/src/transfer.rs", "use tokio::net;")],
         passed: &[

@@ -228,7 +228,7 @@ fn feature_checks(device: &str, features: &Considered, is_passed: bool) -> Vec<C
     // Nothing sends TLS yet that it could do anything for.
     let tls = check(
         ("tls-offload", features.tls, State::Info),
-        "the device can encrypt TLS records",
+        "the device can encrypt TLS records, without a copy with --tls-records kernel-immutable",
         "TLS records would be encrypted by the CPU",
     );
     let with_advice = |(check, switch, feature): (Check, &str, Feature)| {

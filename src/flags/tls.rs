@@ -46,7 +46,10 @@ pub(crate) struct TlsFlags {
     /// Who seals TLS records: the kernel, so that files are sent without a copy, or this process
     ///
     /// auto takes the kernel where a test at start found that it does so, rightly and for less.
-    #[arg(long, value_name = "auto|kernel|user-space", default_value = "auto")]
+    /// kernel-immutable promises that no served file is ever changed in place: a network device
+    /// that seals records then reads them from the page cache, without a copy (Linux 5.19). A
+    /// promise that is not kept breaks connections.
+    #[arg(long, value_name = "auto|kernel|kernel-immutable|user-space", default_value = "auto")]
     pub(crate) tls_records: TlsChoice,
 }
 

@@ -18,6 +18,8 @@ mod residency;
 mod route;
 mod routes;
 mod sink;
+#[cfg(feature = "tokio")]
+mod socket;
 mod source;
 mod sys;
 mod throttle;
@@ -43,8 +45,10 @@ pub use patience::{PACE_WINDOW, Patience, Tolerance};
 pub use plan::{SMALL_RANGE_BYTES_MAX, STEP_BYTES_MAX};
 pub use residency::Storage;
 pub use route::{Route, RouteChoice, UnknownRoute};
+#[cfg(feature = "tokio")]
+pub use socket::Socket;
 pub use source::{FileRange, Identity, Modified, Part, Payload, SourceFile};
 pub use throttle::Throttle;
 pub use warmth::Warmth;
 #[cfg(feature = "tokio")]
-pub use wire::{Socket, Wire};
+pub use wire::Wire;

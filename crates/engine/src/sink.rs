@@ -65,6 +65,14 @@ impl Sink {
             && !self.refused(range).contains(Route::Splice)
     }
 
+    /// Whether `range` may be read where it is mapped.
+    #[cfg(feature = "tls")]
+    pub(crate) fn may_map(&self, range: &FileRange) -> bool {
+        matches!(self.choice, RouteChoice::Auto | RouteChoice::Only(Route::MmapWrite))
+            && !self.wants_piped(range)
+            && !self.refused(range).contains(Route::MmapWrite)
+    }
+
     /// How many bytes from the front of `range` are in the pipe.
     pub(crate) fn piped(&self, range: &FileRange) -> Option<u64> {
         self.pipe.as_ref()?.held_of(range).map(|bytes| bytes as u64)

@@ -1,7 +1,6 @@
 //! A tokio socket that sends payloads, and that recognises slices of mapped files among those it
 //! is asked to write. Waits for the socket; `transfer.rs` makes the steps.
 
-use std::fmt;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
@@ -12,8 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes};
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_error;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep, sleep_until};
 
 use crate::delivery::Ledger;
@@ -25,6 +23,7 @@ use crate::plan::STEP_BYTES_MAX;
 use crate::registry::{Recognised, recognise};
 use crate::route::RouteChoice;
 use crate::sink::Sink;
+use crate::socket::{Socket, Watch};
 use crate::source::Payload;
 use crate::sys::sockopt;
 use crate::throttle::Throttle;
@@ -37,74 +36,6 @@ const TURN_BYTES_MAX: u64 = STEP_BYTES_MAX as u64;
 
 /// So long after a look at a peer that is waited for the next one is due at the latest.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
-
-/// A socket of tokio that a [`Wire`] can be made of: [`TcpStream`] and [`UnixStream`].
-pub trait Socket: AsyncRead + AsyncWrite + AsFd + Unpin + sealed::Readiness {}
-
-impl Socket for TcpStream {}
-impl Socket for UnixStream {}
-
-mod sealed {
-    use super::*;
-
-    /// What both kinds of socket have and no trait of tokio's names.
-    #[expect(unnameable_types, reason = "sealed: nobody else is to implement it")]
-    pub trait Readiness {
-        fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
-        fn try_write<R>(&self, write: impl FnOnce() -> io::Result<R>) -> io::Result<R>;
-        /// The same socket, by a descriptor of its own.
-        fn twin(&self) -> io::Result<Self>
-        where
-            Self: Sized;
-        /// Ready when the socket has an error.
-        fn broken(self) -> Broken;
-    }
-
-    pub(super) type Broken = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
-
-    async fn until(ready: impl Future<Output = io::Result<Ready>>) {
-        if ready.await.is_err() {
-            // The runtime ends, and this task with it.
-            std::future::pending().await
-        }
-    }
-
-    impl Readiness for TcpStream {
-        fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            self.poll_write_ready(cx)
-        }
-
-        fn try_write<R>(&self, write: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
-            self.try_io(Interest::WRITABLE, write)
-        }
-
-        fn twin(&self) -> io::Result<Self> {
-            Self::from_std(self.as_fd().try_clone_to_owned()?.into())
-        }
-
-        fn broken(self) -> Broken {
-            Box::pin(async move { until(self.ready(Interest::ERROR)).await })
-        }
-    }
-
-    impl Readiness for UnixStream {
-        fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            self.poll_write_ready(cx)
-        }
-
-        fn try_write<R>(&self, write: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
-            self.try_io(Interest::WRITABLE, write)
-        }
-
-        fn twin(&self) -> io::Result<Self> {
-            Self::from_std(self.as_fd().try_clone_to_owned()?.into())
-        }
-
-        fn broken(self) -> Broken {
-            Box::pin(async move { until(self.ready(Interest::ERROR)).await })
-        }
-    }
-}
 
 /// A socket that sends files.
 ///
@@ -280,16 +211,20 @@ impl<S: Socket> Wire<S> {
         mut poll_step: F,
     ) -> Result<(), SendError>
     where
-        F: FnMut(&mut Self, &mut Context<'_>, &[PartRef<'_>]) -> Poll<Result<Progress, SendError>>,
+        F: FnMut(
+            &mut Self,
+            &mut Context<'_>,
+            &[PartRef<'_>],
+            &mut Tally,
+        ) -> Poll<Result<u64, SendError>>,
     {
         self.refuse_if_abandoned()?;
         self.sending = true;
         while !payload.is_empty() {
             let parts = parts_of(&payload);
-            let progress = std::future::poll_fn(|cx| poll_step(self, cx, &parts)).await?;
+            let moved = std::future::poll_fn(|cx| poll_step(self, cx, &parts, tally)).await?;
             drop(parts);
-            progress.count_into(tally);
-            payload.advance(progress.bytes());
+            payload.advance(moved);
         }
         self.sending = false;
         Ok(())
@@ -303,29 +238,30 @@ impl<S: Socket> Wire<S> {
         &mut self,
         cx: &mut Context<'_>,
         parts: &[PartRef<'_>],
-    ) -> Poll<Result<Progress, SendError>> {
-        self.poll_step_by(cx, parts, true, &mut step)
+        tally: &mut Tally,
+    ) -> Poll<Result<u64, SendError>> {
+        self.poll_step_by(cx, parts, true, &mut step, Some(tally))
     }
 
     /// One step of `step`, as soon as the socket takes bytes and, if it is `gated`, those at the
-    /// front are there. Ready only when bytes moved.
+    /// front are there. Ready with how many bytes moved, only when some did. Adds to `tally` what
+    /// the steps cost that moved nothing, too.
     pub(crate) fn poll_step_by(
         &mut self,
         cx: &mut Context<'_>,
         parts: &[PartRef<'_>],
         gated: bool,
         step: &mut impl Stepper,
-    ) -> Poll<Result<Progress, SendError>> {
+        tally: Option<&mut Tally>,
+    ) -> Poll<Result<u64, SendError>> {
         if self.turn_bytes >= TURN_BYTES_MAX {
             self.turn_bytes = 0;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let stepped = ready!(self.poll_unfair_step(cx, parts, gated, step));
-        if let Ok(progress) = &stepped {
-            self.turn_bytes += progress.bytes();
-        }
-        Poll::Ready(stepped)
+        let moved = ready!(self.poll_unfair_step(cx, parts, gated, step, tally))?;
+        self.turn_bytes += moved;
+        Poll::Ready(Ok(moved))
     }
 
     fn poll_unfair_step(
@@ -334,7 +270,8 @@ impl<S: Socket> Wire<S> {
         parts: &[PartRef<'_>],
         gated: bool,
         step: &mut impl Stepper,
-    ) -> Poll<Result<Progress, SendError>> {
+        mut tally: Option<&mut Tally>,
+    ) -> Poll<Result<u64, SendError>> {
         let room = match gated.then(|| self.gate.poll(cx, parts, &mut self.sink)) {
             None => usize::MAX,
             Some(Poll::Ready(room)) => room?,
@@ -368,11 +305,15 @@ impl<S: Socket> Wire<S> {
             if let Some(meter) = &self.meter {
                 progress.count_into_shared(meter);
             }
-            if let Some(throttled) = &mut self.throttled {
-                throttled.credit = throttled.credit.saturating_sub(progress.bytes());
+            if let Some(tally) = &mut tally {
+                progress.count_into(tally);
             }
-            if progress.bytes() > 0 {
-                return Poll::Ready(Ok(progress));
+            let moved = progress.bytes();
+            if let Some(throttled) = &mut self.throttled {
+                throttled.credit = throttled.credit.saturating_sub(moved);
+            }
+            if moved > 0 {
+                return Poll::Ready(Ok(moved));
             }
             if let Some(error) = error {
                 return Poll::Ready(Err(error));
@@ -399,7 +340,10 @@ impl<S: Socket> Wire<S> {
         mut write: impl FnMut(BorrowedFd<'_>) -> io::Result<()>,
     ) -> Poll<io::Result<()>> {
         loop {
-            ready!(self.socket.poll_write_ready(cx))?;
+            if self.socket.poll_write_ready(cx)?.is_pending() {
+                self.poll_patience(cx)?;
+                return Poll::Pending;
+            }
             match self.socket.try_write(|| write(self.socket.as_fd())) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 written => return Poll::Ready(written),
@@ -438,13 +382,13 @@ impl<S: Socket> Wire<S> {
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Errno> {
         if self.watch.is_none() {
             match self.socket.twin() {
-                Ok(twin) => self.watch = Some(Watch(twin.broken())),
+                Ok(twin) => self.watch = Some(Watch::over(twin)),
                 // Out of descriptors: then it is noticed late.
                 Err(error) => tracing::debug!(%error, "a socket that waits is not watched"),
             }
         }
-        let Some(Watch(broken)) = &mut self.watch else { return Poll::Pending };
-        ready!(broken.as_mut().poll(cx));
+        let Some(watch) = &mut self.watch else { return Poll::Pending };
+        ready!(watch.poll_broken(cx));
         // What is read elsewhere, by hyper for one, is gone from here.
         let errno = socket_error(&self.socket).ok().and_then(Result::err);
         Poll::Ready(errno.unwrap_or(Errno::CONNRESET))
@@ -463,9 +407,10 @@ impl<S: Socket> Wire<S> {
         }
         self.refuse_if_abandoned()?;
         self.entry.ledger.refuse_if_broken()?;
-        let stepped = ready!(self.poll_step_by(cx, parts, gated, step)).map_err(io::Error::from);
-        Poll::Ready(match stepped {
-            Ok(progress) => Ok(usize::try_from(progress.bytes()).unwrap_or(usize::MAX)),
+        // What is written is counted by its deliveries.
+        let stepped = ready!(self.poll_step_by(cx, parts, gated, step, None));
+        Poll::Ready(match stepped.map_err(io::Error::from) {
+            Ok(moved) => Ok(usize::try_from(moved).unwrap_or(usize::MAX)),
             Err(error) => {
                 self.entry.ledger.failed(&error);
                 Err(error)
@@ -497,19 +442,6 @@ impl Throttled {
             self.credit = self.throttle.quantum();
         }
         Poll::Ready(usize::try_from(self.credit).unwrap_or(usize::MAX))
-    }
-}
-
-/// Waits until a socket has an error (EPOLLERR): RST came, or the network gave up. That the peer
-/// sends nothing more (FIN) is none.
-///
-/// Over a descriptor of its own: tokio waits for errors alone only in a future that borrows the
-/// socket, and one descriptor cannot be registered twice.
-struct Watch(sealed::Broken);
-
-impl fmt::Debug for Watch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watch").finish_non_exhaustive()
     }
 }
 
@@ -593,8 +525,11 @@ mod tests {
     use std::io::Write;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpStream, UnixStream};
 
     use super::*;
+    #[cfg(feature = "tls")]
+    use crate::patience::Tolerance;
     use crate::route::Route;
     use crate::source::SourceFile;
 
@@ -642,6 +577,22 @@ mod tests {
         }
     }
 
+    /// A socket that is full is asked, too, and so is one that waited for a disk.
+    #[tokio::test]
+    async fn a_report_has_every_call_that_the_meter_has() {
+        let (file, _) = source(3_000_001);
+        for choice in choices() {
+            let (socket, peer) = UnixStream::pair().unwrap();
+            let receiver = tokio::spawn(receive(peer));
+            let meter = Arc::new(Meter::new());
+            let mut wire = Wire::with_routes(socket, choice).counted_by(Arc::clone(&meter));
+            let report = wire.send(Payload::new().bytes("head").file(file.whole())).await.unwrap();
+            assert_eq!(report.tally, meter.snapshot(), "{choice}");
+            drop(wire);
+            receiver.await.unwrap();
+        }
+    }
+
     #[tokio::test]
     async fn mapped_slices_are_recognised_between_plain_ones() {
         let (file, content) = source(1_000_000);
@@ -671,6 +622,24 @@ mod tests {
             let from_files = meter.snapshot().total().bytes - meter.snapshot().plain().bytes;
             assert_eq!(from_files, 1_000_002, "{choice}");
         }
+    }
+
+    /// What is not a part of a body, a close_notify for one, waits no longer either. The clock
+    /// stands still, so that looks follow at once.
+    #[cfg(feature = "tls")]
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_reads_nothing_is_given_up() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _silent = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (socket, _) = listener.accept().await.unwrap();
+        let tolerance = Tolerance { stalled_max: Duration::from_millis(1), pace_min: 0 };
+        let patience = Arc::new(Patience::new(tolerance, tolerance));
+        let mut wire = Wire::new(socket).with_patience(patience);
+        let never_enough = |socket: BorrowedFd<'_>| loop {
+            rustix::io::write(socket, &[0; 4096])?;
+        };
+        let error = std::future::poll_fn(|cx| wire.poll_writable(cx, never_enough)).await;
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test]

@@ -6,7 +6,10 @@
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream as Plain};
-use std::sync::{Arc, mpsc};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::task::Poll;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -16,7 +19,7 @@ use rustls::crypto::aws_lc_rs::{cipher_suite as suites, default_provider};
 use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
 use rustls::{SupportedCipherSuite, SupportedProtocolVersion, version};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 /// A client waits so long at most.
@@ -138,6 +141,9 @@ async fn asked(wire: &mut TlsWire<TcpStream>) {
     assert_eq!(&request, b"ask");
 }
 
+/// Of such a download what is read and not mapped: the batches with the head and with the tail.
+const READ: u64 = 378_563;
+
 #[tokio::test]
 async fn files_arrive_whole_with_every_version_and_cipher() {
     let content = noise(3_000_001);
@@ -160,9 +166,11 @@ async fn files_arrive_whole_with_every_version_and_cipher() {
             write_all(&mut wire, &parts).await.unwrap();
             wire.shutdown().await.unwrap();
             assert!(receiver.join().unwrap().unwrap() == parts.concat(), "{suite:?} {tiny}");
-            let copied = meter.snapshot().route(Route::ReadWrite);
-            assert_eq!((copied.bytes, copied.user_copied_bytes), (3_000_003, 3_000_003));
-            assert_eq!(meter.snapshot().plain().bytes, 15);
+            let meter = meter.snapshot();
+            let [mapped, read] = [Route::MmapWrite, Route::ReadWrite].map(|it| meter.route(it));
+            assert_eq!((read.bytes, read.user_copied_bytes), (READ, READ));
+            assert_eq!((mapped.bytes, mapped.user_copied_bytes), (3_000_003 - READ, 0));
+            assert_eq!(meter.plain().bytes, 15);
         }
     }
 }
@@ -346,6 +354,94 @@ async fn keys_change_in_the_middle() {
     asked(&mut wire).await;
     wire.shutdown().await.unwrap();
     assert!(receiver.join().unwrap() == content);
+}
+
+/// How often a client asks for new keys within one download.
+const NEW_KEYS: usize = 5;
+
+/// Asked for while the socket takes no more, in the middle of a record: all that was sealed until
+/// then arrives, what follows is sealed with the new keys. A kernel that changes none (before Linux
+/// 6.14) ends the connection with an alert.
+#[tokio::test]
+async fn keys_change_while_the_socket_is_full() {
+    for (suite, version) in &SUITES[..3] {
+        for choice in CHOICES {
+            keys_change_in_a_full_socket(choice, configs(*suite, version)).await;
+        }
+    }
+}
+
+async fn keys_change_in_a_full_socket(
+    choice: TlsChoice,
+    (server, config): (Arc<ServerConfig>, Arc<ClientConfig>),
+) {
+    let content = noise(4_000_001);
+    let (source, _) = file(&content);
+    let body = source.whole().mapped_bytes().unwrap();
+    let (socket, peer) = pair(false).await;
+    // Some records, and not more than the client reads in between.
+    socket2::SockRef::from(&socket).set_send_buffer_size(1 << 16).unwrap();
+    socket2::SockRef::from(&peer).set_recv_buffer_size(1 << 16).unwrap();
+    let (full, was_full) = mpsc::channel();
+    let client = thread::spawn(move || {
+        let mut client = client(config, peer);
+        let mut received = Vec::new();
+        client.write_all(b"ask").unwrap();
+        for _ in 0..NEW_KEYS {
+            was_full.recv_timeout(PATIENCE).unwrap();
+            while was_full.try_recv().is_ok() {}
+            client.conn.refresh_traffic_keys().unwrap();
+            client.flush().unwrap();
+            // The server wakes up for it, and finds the socket as full as before; or it ends.
+            let woken = was_full.recv_timeout(PATIENCE);
+            assert_ne!(woken, Err(RecvTimeoutError::Timeout));
+            let part = received.len()..received.len() + 500_000;
+            received.resize(part.end, 0);
+            client.read_exact(&mut received[part])?;
+        }
+        client.read_to_end(&mut received).map(|_| received)
+    });
+    let mut wire = accepted_by(choice, socket, server).await.wire;
+    asked(&mut wire).await;
+    let refused = wire.in_kernel() && !kernel_changes_keys();
+    let mut left = &body[..];
+    let sent = std::future::poll_fn(|cx| {
+        loop {
+            // What the client sends is found by reading.
+            if let Poll::Ready(read) = pin!(wire.readable()).poll(cx) {
+                return Poll::Ready(read);
+            }
+            let Poll::Ready(written) = Pin::new(&mut wire).poll_write(cx, left) else {
+                // Nobody listens who has had all its keys.
+                full.send(()).ok();
+                return Poll::Pending;
+            };
+            left = &left[written?..];
+            if left.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    });
+    let sent = sent.await;
+    drop(full);
+    println!("{choice}: in the kernel {}, refused {refused}, {sent:?}", wire.in_kernel());
+    wire.shutdown().await.unwrap();
+    let received = client.join().unwrap();
+    if refused {
+        let error = received.unwrap_err().to_string();
+        assert!(error.contains("InternalError"), "{error}");
+    } else {
+        sent.unwrap();
+        assert!(received.unwrap() == content);
+    }
+}
+
+/// Since Linux 6.14.
+fn kernel_changes_keys() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers =
+        release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(14))
 }
 
 /// What the server sends back, raw, and what its read said.

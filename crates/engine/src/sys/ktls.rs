@@ -16,6 +16,16 @@ pub(crate) fn set_tls_tx(socket: impl AsFd, info: &[u8]) -> io::Result<()> {
     set(socket, libc::SOL_TLS, libc::TLS_TX, info)
 }
 
+/// Has a device that seals records read files from the page cache, without a copy
+/// (TLS_TX_ZEROCOPY_RO, Linux 5.19): only for files that never change. Where the kernel seals,
+/// it is taken and changes nothing.
+///
+/// ENOPROTOOPT when this kernel does not know it, or the socket has no TLS layer.
+pub(crate) fn set_tls_tx_zerocopy_ro(socket: impl AsFd) -> io::Result<()> {
+    let on: c_int = 1;
+    set(socket, libc::SOL_TLS, libc::TLS_TX_ZEROCOPY_RO, &on.to_ne_bytes())
+}
+
 /// `struct cmsghdr` with the one byte of TLS_SET_RECORD_TYPE behind it.
 #[repr(C)]
 struct RecordType {
@@ -66,10 +76,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sockets_without_the_layer_take_neither_keys_nor_records() {
+    fn sockets_without_the_layer_take_no_keys_no_promise_and_no_records() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let refusal = set_tls_tx(&socket, &[0; 40]).unwrap_err();
+        let errno = Errno::from_io_error(&refusal);
+        assert!(matches!(errno, Some(Errno::NOPROTOOPT | Errno::OPNOTSUPP)), "{refusal}");
+        let refusal = set_tls_tx_zerocopy_ro(&socket).unwrap_err();
         let errno = Errno::from_io_error(&refusal);
         assert!(matches!(errno, Some(Errno::NOPROTOOPT | Errno::OPNOTSUPP)), "{refusal}");
         let (read, _write) = rustix::pipe::pipe().unwrap();

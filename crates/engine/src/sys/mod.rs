@@ -13,3 +13,5 @@ pub(crate) mod ktls;
 pub(crate) mod mapping;
 pub(crate) mod mincore;
 pub(crate) mod sockopt;
+#[cfg(feature = "tls")]
+pub(crate) mod window;

@@ -1,5 +1,6 @@
-//! Records that leave by one system call: file bytes are read into the places where they are
-//! sealed. What the socket did not take stays sealed, and is sent before anything else.
+//! Records that leave by one system call: file bytes are sealed from where they are mapped, or
+//! read into the places where they are sealed. What the socket did not take stays sealed, and is
+//! sent before anything else.
 
 use std::cell::RefCell;
 use std::io::IoSliceMut;
@@ -9,6 +10,7 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::net::SendFlags;
 use smallvec::SmallVec;
 
+use super::mapped::Mapped;
 use super::record::{APPLICATION_DATA, PLAIN_MAX, Sealer};
 use crate::error::SendError;
 use crate::route::Route;
@@ -20,6 +22,7 @@ use crate::transfer::{PartRef, Progress};
 /// Records of one batch. 256 KiB of plaintext, as the read-write route: the bytes are still in
 /// the processor's cache when they are sealed, and again when the socket copies them.
 const RECORDS_MAX: usize = 16;
+const BATCH_BYTES: usize = RECORDS_MAX * PLAIN_MAX;
 
 /// Buffers that a thread keeps for its next batches.
 const SPARE_MAX: usize = 2;
@@ -41,6 +44,8 @@ pub(crate) struct Batch {
     /// Bytes of plaintext in all, and those that the writer above was told of.
     plain: usize,
     reported: usize,
+    /// How those of files came.
+    route: Route,
     /// What stood at the front when the writer above was last made to wait.
     front: Front,
 }
@@ -54,8 +59,57 @@ enum Front {
 }
 
 impl Batch {
-    /// Reads at most `room` bytes from the front of `parts` and seals them.
+    /// Seals at most `room` bytes from the front of `parts`: from `mapped` where a file fills all
+    /// of the batch, else they are read first.
     pub(crate) fn seal(
+        sealer: &mut Sealer,
+        sink: &mut Sink,
+        mapped: &mut Mapped,
+        parts: &[PartRef<'_>],
+        room: usize,
+        cost: &mut Cost,
+    ) -> Result<Self, SendError> {
+        if let [PartRef::File(range), ..] = parts
+            && room.min(len_of(&parts[0])) >= BATCH_BYTES
+            && sink.may_map(range)
+            && let Some(batch) = Self::seal_mapped(sealer, sink, mapped, range)?
+        {
+            return Ok(batch);
+        }
+        mapped.close();
+        Self::seal_read(sealer, sink, parts, room, cost)
+    }
+
+    /// The front of `range`, a whole batch. `None` if it cannot be mapped, or not all of it was
+    /// there: whoever reads it learns why.
+    fn seal_mapped(
+        sealer: &mut Sealer,
+        sink: &mut Sink,
+        mapped: &mut Mapped,
+        range: &FileRange,
+    ) -> Result<Option<Self>, SendError> {
+        let stride = PLAIN_MAX + sealer.overhead();
+        let mut buffer = buffer(BATCH_BYTES, stride);
+        let sequence = sealer.sequence();
+        let made = mapped.read(sink, range, BATCH_BYTES, |plain| {
+            let mut records = plain.chunks(PLAIN_MAX).zip(buffer.chunks_mut(stride));
+            records
+                .try_for_each(|(plain, record)| sealer.seal_from(APPLICATION_DATA, plain, record))
+        });
+        // In a file's last page, what lies behind its end reads as zeros.
+        let end = range.position() + BATCH_BYTES as u64;
+        let Some(made) = made.filter(|_| range.source().len_now().is_ok_and(|len| len >= end))
+        else {
+            sealer.go_back_to(sequence);
+            return Ok(None);
+        };
+        made?;
+        let (sealed, plain) = (RECORDS_MAX * stride, BATCH_BYTES);
+        let (front, route) = (Front::Nothing, Route::MmapWrite);
+        Ok(Some(Self { buffer, sealed, sent: 0, stride, plain, reported: 0, route, front }))
+    }
+
+    fn seal_read(
         sealer: &mut Sealer,
         sink: &mut Sink,
         parts: &[PartRef<'_>],
@@ -63,7 +117,7 @@ impl Batch {
         cost: &mut Cost,
     ) -> Result<Self, SendError> {
         let wanted = parts.iter().map(len_of).fold(0, usize::saturating_add);
-        let wanted = wanted.min(room).min(RECORDS_MAX * PLAIN_MAX);
+        let wanted = wanted.min(room).min(BATCH_BYTES);
         let stride = PLAIN_MAX + sealer.overhead();
         let mut places = Places { buffer: buffer(wanted, stride), before: sealer.before(), stride };
         let mut plain = 0;
@@ -98,8 +152,8 @@ impl Batch {
             sealer.seal(APPLICATION_DATA, &mut places.buffer[sealed..end])?;
             (sealed, left) = (end, left - here);
         }
-        let front = Front::Nothing;
-        Ok(Self { buffer: places.buffer, sealed, sent: 0, stride, plain, reported: 0, front })
+        let (buffer, front, route) = (places.buffer, Front::Nothing, Route::ReadWrite);
+        Ok(Self { buffer, sealed, sent: 0, stride, plain, reported: 0, route, front })
     }
 
     /// Sends what is left, as far as the socket takes it.
@@ -132,8 +186,9 @@ impl Batch {
             left -= share;
             let last = left == 0 || index + 1 == parts.len();
             let mut spent = if last { cost } else { Cost::default() };
-            let way = matches!(part, PartRef::File(_)).then_some(Route::ReadWrite);
-            spent.user_copied_bytes = if way.is_some() { share as u64 } else { 0 };
+            let way = matches!(part, PartRef::File(_)).then_some(self.route);
+            let copied = way == Some(Route::ReadWrite);
+            spent.user_copied_bytes = if copied { share as u64 } else { 0 };
             progress.record(index, way, share as u64, spent);
             if last {
                 break;

@@ -8,7 +8,7 @@ use rustls::server::{Acceptor, ServerConnectionData, UnbufferedServerConnection}
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
 
 use super::TlsError;
-use super::record::{HEAD, PLAIN_MAX};
+use super::record::{HEAD, PLAIN_MAX, TAG};
 
 /// The most bytes that a client may send without coming to an end of its handshake. A handshake
 /// message may have 64 KiB; a client that is not asked for a certificate needs some 2 KiB.
@@ -96,12 +96,17 @@ impl Handshake {
 
     pub(crate) fn advance(&mut self) -> Result<Next, TlsError> {
         loop {
-            let failed = self.failure.is_some();
+            let (failed, encoded) = (self.failure.is_some(), self.outgoing.len());
             if let Some(next) = self.process() {
                 return Ok(next);
             }
-            // Looked at once more after a failure, rustls had the alert for it.
-            if failed && let Some(failure) = self.failure.take() {
+            // After a failure rustls gives record by record what it had to say before, then the
+            // alert. It must not be asked again: it would fail, and alert, once more.
+            let said = &self.outgoing[encoded..];
+            if failed
+                && (said.is_empty() || is_alert(said))
+                && let Some(failure) = self.failure.take()
+            {
                 return Err(failure.into());
             }
             if self.incoming.len() > BYTES_MAX {
@@ -162,6 +167,16 @@ impl Handshake {
     pub(crate) fn complete(self) -> Completed {
         let Self { connection, incoming: rest, server_name, .. } = self;
         Completed { connection, rest, server_name }
+    }
+}
+
+/// Whether `record` is an alert. A sealed one of TLS 1.3 is told by its length: two bytes and the
+/// content type; no message of a handshake is as short.
+fn is_alert(record: &[u8]) -> bool {
+    match record {
+        [21, ..] => true,
+        [23, ..] => record.len() == HEAD + 2 + 1 + TAG,
+        _ => false,
     }
 }
 

@@ -177,6 +177,9 @@ impl Inbound {
         let &[level, alert] = &self.bytes[place] else {
             return Err(("a malformed alert", Alert::DecodeError));
         };
+        if !matches!(level, 1 | 2) {
+            return Err(("an alert of no known level", Alert::IllegalParameter));
+        }
         let warning = level == 1;
         if alert == Alert::CloseNotify as u8 {
             self.end = Some(End::Closed);
@@ -347,6 +350,9 @@ mod tests {
             assert_eq!(warning.end().is_none(), !tls13);
             for malformed in [&[][..], &[2], &[1, 0, 0], &[1, 0, 1, 0]] {
                 assert_fails(tls13, &[(ALERT, malformed)], Alert::DecodeError);
+            }
+            for level in [0, 3, 66, 255] {
+                assert_fails(tls13, &[(ALERT, &[level, 10])], Alert::IllegalParameter);
             }
         }
     }

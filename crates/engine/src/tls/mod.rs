@@ -1,5 +1,10 @@
 //! TLS for wires: rustls shakes hands, then the records are sealed by the kernel (kTLS), so that
-//! sendfile works, or here, from file bytes that were read into the places where they are sealed.
+//! sendfile works, or here, from where a file is mapped or was read to.
+//!
+//! To read a mapping this module installs a handler of SIGBUS (sigaction(2)) when it first does
+//! so: a file that is cut meanwhile is an error of its transfer. Every other SIGBUS is passed on
+//! to whoever handled it before.
+//!
 //! docs/tls.md says what is done when, and why.
 
 mod batch;
@@ -9,6 +14,7 @@ pub mod fuzzing;
 mod handshake;
 mod inbound;
 mod kernel;
+mod mapped;
 mod outbound;
 mod probe;
 mod record;
@@ -35,6 +41,11 @@ pub enum TlsChoice {
     Auto,
     /// The kernel wherever it accepts the keys, else this process.
     Kernel,
+    /// The same, for files that never change: a network device that seals records itself reads
+    /// the page cache as it sends (TLS_TX_ZEROCOPY_RO, Linux 5.19), where before the kernel copies
+    /// it first. What is changed in place after all may break connections: a record that is sent
+    /// once more is then not the one that was.
+    KernelImmutable,
     /// This process.
     UserSpace,
 }
@@ -44,6 +55,7 @@ impl fmt::Display for TlsChoice {
         f.pad(match self {
             Self::Auto => "auto",
             Self::Kernel => "kernel",
+            Self::KernelImmutable => "kernel-immutable",
             Self::UserSpace => "user-space",
         })
     }
@@ -51,14 +63,16 @@ impl fmt::Display for TlsChoice {
 
 /// A name that is not a [`TlsChoice`]'s.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no such way to seal TLS records; the ways are auto, kernel and user-space")]
+#[error(
+    "no such way to seal TLS records; the ways are auto, kernel, kernel-immutable and user-space"
+)]
 pub struct UnknownTlsChoice;
 
 impl FromStr for TlsChoice {
     type Err = UnknownTlsChoice;
 
     fn from_str(name: &str) -> Result<Self, UnknownTlsChoice> {
-        let all = [Self::Auto, Self::Kernel, Self::UserSpace];
+        let all = [Self::Auto, Self::Kernel, Self::KernelImmutable, Self::UserSpace];
         all.into_iter().find(|choice| choice.to_string() == name).ok_or(UnknownTlsChoice)
     }
 }

@@ -14,6 +14,7 @@ use rustls::server::ServerConnectionData;
 use super::TlsError;
 use super::batch::Batch;
 use super::kernel::{Control, KernelOutbound, rekeys};
+use super::mapped::Mapped;
 use super::record::{ALERT, Alert, HANDSHAKE, Sealer, Traffic};
 use crate::error::SendError;
 use crate::routes::Cost;
@@ -26,7 +27,7 @@ const LIMIT_MARGIN: u64 = 1 << 10;
 
 /// What the kernel is given to seal in one step: it does so within the call, at a tenth of the
 /// rate at which it passes plain bytes on.
-const KERNEL_STEP_BYTES_MAX: usize = 512 * 1024;
+pub(super) const KERNEL_STEP_BYTES_MAX: usize = 512 * 1024;
 
 /// KeyUpdate that asks for none in return (RFC 8446 section 4.6.3).
 const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
@@ -39,6 +40,8 @@ pub(crate) struct Outbound {
     /// Records that one key may seal: `CipherSuiteCommon::confidentiality_limit`.
     records_max: u64,
     tls13: bool,
+    /// The keys are new, and nothing was sent with them.
+    renewed: bool,
 }
 
 enum SealedBy {
@@ -49,21 +52,28 @@ enum SealedBy {
 struct Us {
     sealer: Sealer,
     batch: Option<Batch>,
+    mapped: Mapped,
     /// Sealed control records, which follow the batch.
     control: Vec<u8>,
 }
 
 impl Outbound {
     pub(crate) fn in_user_space(traffic: &Traffic, records_max: u64) -> Result<Self, TlsError> {
-        let us = Us { sealer: Sealer::new(traffic)?, batch: None, control: Vec::new() };
-        Ok(Self { sealed_by: SealedBy::Us(us), records_max, tls13: traffic.tls13 })
+        let (sealer, mapped) = (Sealer::new(traffic)?, Mapped::default());
+        let us = Us { sealer, batch: None, mapped, control: Vec::new() };
+        Ok(Self { sealed_by: SealedBy::Us(us), records_max, tls13: traffic.tls13, renewed: false })
     }
 
     /// For a socket that has the keys already.
     pub(crate) fn in_kernel(traffic: &Traffic, records_max: u64) -> Self {
         let mut kernel = KernelOutbound::default();
         kernel.records = traffic.sequence;
-        Self { sealed_by: SealedBy::Kernel(kernel), records_max, tls13: traffic.tls13 }
+        Self {
+            sealed_by: SealedBy::Kernel(kernel),
+            records_max,
+            tls13: traffic.tls13,
+            renewed: false,
+        }
     }
 
     pub(crate) fn is_in_kernel(&self) -> bool {
@@ -107,6 +117,12 @@ impl Outbound {
         self.tls13 && (!self.is_in_kernel() || rekeys())
     }
 
+    /// Whether a request for new keys is answered already: one update does for all that come
+    /// while nothing is sent (RFC 8446 section 4.6.3).
+    pub(crate) fn is_renewed(&self) -> bool {
+        self.renewed
+    }
+
     /// Says that the keys change, and changes them, after what is under way.
     pub(crate) fn rekey(&mut self, secrets: &mut Secrets) -> Result<(), TlsError> {
         self.queue(HANDSHAKE, &KEY_UPDATE)?;
@@ -115,6 +131,7 @@ impl Outbound {
             SealedBy::Us(us) => us.sealer = Sealer::new(&traffic)?,
             SealedBy::Kernel(kernel) => kernel.queue(Control::Keys(traffic)),
         }
+        self.renewed = true;
         Ok(())
     }
 
@@ -124,7 +141,8 @@ impl Outbound {
             SealedBy::Us(us) => us.sealer.sequence(),
             SealedBy::Kernel(kernel) => kernel.records,
         };
-        if used < self.records_max.saturating_sub(LIMIT_MARGIN) {
+        // New ones may wait for room in the socket.
+        if self.renewed || used < self.records_max.saturating_sub(LIMIT_MARGIN) {
             return Ok(());
         }
         if self.can_rekey() { self.rekey(secrets) } else { Err(TlsError::KeyUsedUp) }
@@ -143,7 +161,7 @@ impl Outbound {
         if self.wants_gate() {
             self.renew(secrets)?;
         }
-        match &mut self.sealed_by {
+        let stepped = match &mut self.sealed_by {
             SealedBy::Us(us) => us.step(sink, socket, parts, room, progress),
             SealedBy::Kernel(kernel) => {
                 match kernel.flush(socket) {
@@ -158,7 +176,9 @@ impl Outbound {
                 kernel.count(progress.bytes());
                 stepped
             }
-        }
+        };
+        self.renewed &= progress.bytes() == 0;
+        stepped
     }
 
     /// Whether everything that was sealed or queued was sent.
@@ -199,12 +219,16 @@ impl Us {
                 }
                 flushed => flushed?,
             }
-            self.batch = Some(Batch::seal(&mut self.sealer, sink, parts, room, &mut cost)?);
+            let Self { sealer, mapped, .. } = self;
+            self.batch = Some(Batch::seal(sealer, sink, mapped, parts, room, &mut cost)?);
         }
         let Some(batch) = &mut self.batch else { return Ok(()) };
         let more = batch.is_short_of(parts);
         match batch.send(socket, more, &mut cost) {
-            Err(Errno::AGAIN) => progress.blocked = true,
+            Err(Errno::AGAIN) => {
+                progress.blocked = true;
+                self.mapped.let_go();
+            }
             sent => sent?,
         }
         batch.report(parts, cost, progress);
@@ -232,7 +256,7 @@ impl Us {
 
 impl fmt::Debug for Outbound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { sealed_by, records_max, tls13 } = self;
+        let Self { sealed_by, records_max, tls13, renewed: _ } = self;
         let (records, batch) = match sealed_by {
             SealedBy::Us(us) => (us.sealer.sequence(), us.batch.as_ref()),
             SealedBy::Kernel(kernel) => (kernel.records, None),

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use super::batch::Batch;
 use super::kernel::{hand_over, rekeys};
+use super::mapped::Mapped;
 use super::record::{ALERT, APPLICATION_DATA, Opener, PLAIN_MAX, Sealer, Suite, Traffic};
 use crate::residency::Storage;
 use crate::routes::Cost;
@@ -226,11 +227,12 @@ fn by_sendfile(socket: &TcpStream, source: &SourceFile) -> io::Result<()> {
 
 fn by_batches(socket: &TcpStream, source: &SourceFile, traffic: &Traffic) -> io::Result<()> {
     let (mut sealer, mut sink) = (Sealer::new(traffic)?, Sink::default());
-    let mut cost = Cost::default();
+    let (mut mapped, mut cost) = (Mapped::default(), Cost::default());
     let mut left = source.whole();
     while !left.is_empty() {
         let parts = [PartRef::File(left.clone())];
-        let mut batch = Batch::seal(&mut sealer, &mut sink, &parts, usize::MAX, &mut cost)?;
+        let batch = Batch::seal(&mut sealer, &mut sink, &mut mapped, &parts, usize::MAX, &mut cost);
+        let mut batch = batch?;
         batch.send(socket.as_fd(), true, &mut cost)?;
         left.advance(batch.plain_bytes() as u64);
     }

@@ -22,7 +22,7 @@ const EXPANSION_MAX_TLS12: usize = 2048;
 const EXPANSION_MAX_TLS13: usize = 256;
 
 /// All three ciphers have tags of so many bytes.
-const TAG: usize = 16;
+pub(crate) const TAG: usize = 16;
 
 /// The bytes of a TLS 1.2 GCM nonce that stand in the record (RFC 5288 section 3).
 const EXPLICIT: usize = 8;
@@ -191,32 +191,62 @@ impl Sealer {
         self.0.sequence
     }
 
+    /// Goes back to where `sequence` was asked, so that the next record takes the place of those
+    /// made since. None of them may leave.
+    pub(crate) fn go_back_to(&mut self, sequence: u64) {
+        self.0.sequence = sequence;
+    }
+
     /// Seals `record`, whose plaintext is in its place already, as one of content type `kind`.
     pub(crate) fn seal(&mut self, kind: u8, record: &mut [u8]) -> Result<(), TlsError> {
-        let layout = self.0.layout;
-        let sealed = record.len() - HEAD;
-        let plain = record.len() - self.overhead();
-        let (sealed, plain_len) = (length(sealed)?, length(plain)?);
+        let (head, data, len) = self.frame(kind, record)?;
+        let mut end = record.len() - self.0.layout.behind();
+        if self.0.layout == Layout::Tls13 {
+            record[end] = kind;
+            end += 1;
+        }
+        let (front, tag) = record.split_at_mut(end);
+        let (nonce, aad) = (Nonce::assume_unique_for_key(self.0.nonce()), Aad::from(&data[..len]));
+        let made = self.0.key.seal_in_place_separate_tag(nonce, aad, &mut front[head..]);
+        tag.copy_from_slice(made.map_err(|_| TlsError::Seal)?.as_ref());
+        self.count()
+    }
+
+    /// The same with plaintext that lies elsewhere.
+    pub(crate) fn seal_from(
+        &mut self,
+        kind: u8,
+        plain: &[u8],
+        record: &mut [u8],
+    ) -> Result<(), TlsError> {
+        let (head, data, len) = self.frame(kind, record)?;
+        let (front, behind) = record.split_at_mut(record.len() - self.0.layout.behind());
+        let (nonce, aad) = (Nonce::assume_unique_for_key(self.0.nonce()), Aad::from(&data[..len]));
+        let kind: &[u8] = if self.0.layout == Layout::Tls13 { &[kind] } else { &[] };
+        let front = &mut front[head..];
+        let made = self.0.key.seal_out_of_place_scatter(nonce, aad, plain, front, kind, behind);
+        made.map_err(|_| TlsError::Seal)?;
+        self.count()
+    }
+
+    /// Writes what precedes the plaintext in `record`. Returns its length, and the additional
+    /// data with theirs.
+    fn frame(&self, kind: u8, record: &mut [u8]) -> Result<(usize, [u8; 13], usize), TlsError> {
+        let Cipher { layout, .. } = self.0;
+        let (sealed, plain) = (record.len() - HEAD, record.len() - self.overhead());
+        let (sealed, plain) = (length(sealed)?, length(plain)?);
         let outer = if layout == Layout::Tls13 { APPLICATION_DATA } else { kind };
         let [high, low] = sealed.to_be_bytes();
         let head = [outer, 3, 3, high, low];
         record[..HEAD].copy_from_slice(&head);
-        let nonce = self.0.nonce();
-        let mut end = layout.before() + plain;
-        match layout {
-            Layout::Tls13 => {
-                record[end] = kind;
-                end += 1;
-            }
-            Layout::Tls12Gcm => record[HEAD..HEAD + EXPLICIT].copy_from_slice(&nonce[4..]),
-            Layout::Tls12ChaCha => {}
+        if layout == Layout::Tls12Gcm {
+            record[HEAD..HEAD + EXPLICIT].copy_from_slice(&self.0.nonce()[4..]);
         }
-        let (data, data_len) = self.0.additional_data(kind, head, plain_len);
-        let (front, tag) = record.split_at_mut(end);
-        let nonce = Nonce::assume_unique_for_key(nonce);
-        let aad = Aad::from(&data[..data_len]);
-        let made = self.0.key.seal_in_place_separate_tag(nonce, aad, &mut front[layout.before()..]);
-        tag.copy_from_slice(made.map_err(|_| TlsError::Seal)?.as_ref());
+        let (data, len) = self.0.additional_data(kind, head, plain);
+        Ok((layout.before(), data, len))
+    }
+
+    fn count(&mut self) -> Result<(), TlsError> {
         self.0.sequence = self.0.sequence.checked_add(1).ok_or(TlsError::KeyUsedUp)?;
         Ok(())
     }
@@ -286,7 +316,11 @@ impl Opener {
         let mut len = opened.len();
         let mut inner = kind;
         if layout == Layout::Tls13 {
-            // Padding is zeros behind the content type (RFC 8446 section 5.4).
+            // The content type and the padding count, too (RFC 8446 section 5.4).
+            if len > PLAIN_MAX + 1 {
+                return Err(Alert::RecordOverflow);
+            }
+            // Padding is zeros behind the content type.
             len = opened.iter().rposition(|byte| *byte != 0).ok_or(Alert::UnexpectedMessage)?;
             inner = opened[len];
         }

@@ -5,8 +5,9 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use proptest::prelude::*;
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -18,11 +19,12 @@ use rustls::{SupportedProtocolVersion, version};
 use super::batch::Batch;
 use super::handshake::{Handshake, Next};
 use super::inbound::{Event, Inbound};
-use super::kernel::KernelOutbound;
-use super::outbound::{Outbound, Secrets};
+use super::kernel::{KernelOutbound, hand_over, rekeys};
+use super::outbound::{KERNEL_STEP_BYTES_MAX, Outbound, Secrets};
 use super::record::{PLAIN_MAX, Sealer, Suite, Traffic};
+use crate::error::SendError;
 use crate::residency::Storage;
-use crate::routes::Cost;
+use crate::route::Route;
 use crate::sink::Sink;
 use crate::source::SourceFile;
 use crate::transfer::{PartRef, Progress};
@@ -94,10 +96,19 @@ fn sockets() -> (TcpStream, TcpStream) {
 fn sent(
     outbound: &mut Outbound,
     secrets: &mut Secrets,
+    client: ClientConnection,
+    content: &[u8],
+) -> (Result<(), SendError>, Vec<u8>) {
+    sent_between(sockets(), outbound, secrets, client, content)
+}
+
+fn sent_between(
+    (socket, mut peer): (TcpStream, TcpStream),
+    outbound: &mut Outbound,
+    secrets: &mut Secrets,
     mut client: ClientConnection,
     content: &[u8],
-) -> (Result<(), crate::SendError>, Vec<u8>) {
-    let (socket, mut peer) = sockets();
+) -> (Result<(), SendError>, Vec<u8>) {
     let receiver = thread::spawn(move || {
         let mut received = Vec::new();
         while client.read_tls(&mut peer).unwrap() > 0 {
@@ -172,6 +183,34 @@ fn keys_of_tls13_change_before_they_are_used_up() {
     assert!(format!("{outbound:?}").contains("records: 16,"), "{outbound:?}");
 }
 
+/// The same, by a kernel that changes keys (Linux 6.14; `tests/tls_vm.rs` has one): it is not
+/// asked how many records it made, so they are changed more often, before each step but the first.
+#[test]
+fn keys_in_the_kernel_change_before_they_are_used_up() {
+    let (traffic, mut secrets, client) = shaken(&version::TLS13);
+    let (socket, peer) = sockets();
+    if let Err(error) = hand_over(socket.as_fd(), &traffic) {
+        eprintln!("skipped: this kernel seals no TLS records: {error}");
+        return;
+    }
+    let mut outbound = Outbound::in_kernel(&traffic, RECORDS_MAX);
+    let content = content();
+    let (result, received) =
+        sent_between((socket, peer), &mut outbound, &mut secrets, client, &content);
+    if rekeys() {
+        result.unwrap();
+        assert!(received == content, "the client has followed every change");
+        // What the last step of the four may have made, and nothing of those before it.
+        let last = (content.len() - 3 * KERNEL_STEP_BYTES_MAX) / (PLAIN_MAX / 2) + 2;
+        assert!(format!("{outbound:?}").contains(&format!("records: {last},")), "{outbound:?}");
+        println!("keys were changed in the kernel");
+    } else {
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains("has sealed as many records as is safe"), "{error}");
+        assert!(received == content[..KERNEL_STEP_BYTES_MAX], "{} bytes", received.len());
+    }
+}
+
 #[test]
 fn a_connection_of_tls12_ends_before_its_key_is_used_up() {
     let (traffic, mut secrets, client) = shaken(&version::TLS12);
@@ -204,47 +243,104 @@ proptest! {
     fn what_is_sealed_opens_to_the_same_bytes(
         tls13: bool,
         suite in prop::sample::select(&SUITES[..]),
-        lens in prop::collection::vec(1..70_000_usize, 1..6),
+        lens in prop::collection::vec(prop_oneof![1..70_000_usize, 260_000..400_000_usize], 1..6),
+        file_first: bool,
         skip in 0..20_000_u64,
         room in 1..400_000_usize,
     ) {
-        let file_bytes: Vec<u8> = (0..=255).flat_map(|byte| [byte; 391]).collect();
+        let file_bytes: Vec<u8> = (0..=255).flat_map(|byte| [byte; 1_700]).collect();
         let mut file = File::from(memfd_create("sealed", MemfdFlags::CLOEXEC).unwrap());
         file.write_all(&file_bytes).unwrap();
         let source = SourceFile::on(Storage::Memory, file).unwrap();
-        let memory: Vec<u8> = (0..=250).cycle().take(70_000).collect();
+        let memory: Vec<u8> = (0..=250).cycle().take(400_000).collect();
         let from = usize::try_from(skip).unwrap();
-        let parts: Vec<PartRef<'_>> = lens.iter().enumerate().map(|(index, len)| match index % 2 {
-            0 => PartRef::Bytes(&memory[..*len]),
-            _ => PartRef::File(source.range(skip, *len as u64).unwrap()),
-        }).collect();
-        let whole: Vec<u8> = lens.iter().enumerate().flat_map(|(index, len)| match index % 2 {
-            0 => &memory[..*len],
-            _ => &file_bytes[from..from + len],
+        let is_file = |index: usize| (index % 2 == 1) != file_first;
+        let of = |(index, len): (usize, &usize)| match is_file(index) {
+            false => PartRef::Bytes(&memory[..*len]),
+            true => PartRef::File(source.range(skip, *len as u64).unwrap()),
+        };
+        let parts: Vec<PartRef<'_>> = lens.iter().enumerate().map(of).collect();
+        let whole: Vec<u8> = lens.iter().enumerate().flat_map(|(index, len)| match is_file(index) {
+            false => &memory[..*len],
+            true => &file_bytes[from..from + len],
         }).copied().collect();
         let key = vec![8; suite.key_len()].into();
         let traffic = Traffic { tls13, suite, key, iv: [1; 12], sequence: 77 };
         let mut sealer = Sealer::new(&traffic).unwrap();
-        let (mut sink, mut cost) = (Sink::default(), Cost::default());
-        let mut batch = Batch::seal(&mut sealer, &mut sink, &parts, room, &mut cost).unwrap();
-        let (socket, mut peer) = sockets();
-        let receiver = thread::spawn(move || {
-            let (mut bytes, mut piece) = (Vec::new(), [0; PLAIN_MAX]);
-            while let read @ 1.. = peer.read(&mut piece).unwrap() {
-                bytes.extend_from_slice(&piece[..read]);
-            }
-            bytes
-        });
+        let (mut sink, mut mapped, mut cost) = Default::default();
+        let batch = Batch::seal(&mut sealer, &mut sink, &mut mapped, &parts, room, &mut cost);
+        let mut batch = batch.unwrap();
+        let (socket, peer) = sockets();
+        let receiver = received_from(peer);
         batch.send(socket.as_fd(), false, &mut cost).unwrap();
         drop(socket);
-        let mut inbound = Inbound::new(&traffic, receiver.join().unwrap()).unwrap();
-        let mut opened = Vec::new();
-        while inbound.advance() == Event::Plaintext {
-            opened.extend_from_slice(inbound.take(usize::MAX));
-        }
-        prop_assert!(inbound.end().is_none());
+        let opened = opened(&traffic, receiver.join().unwrap());
         prop_assert_eq!(opened.len(), batch.plain_bytes());
         prop_assert_eq!(opened.len(), whole.len().min(room).min(16 * PLAIN_MAX));
         prop_assert!(opened == whole[..opened.len()]);
+    }
+}
+
+/// What comes from `peer` until it ends.
+fn received_from(mut peer: TcpStream) -> JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let (mut bytes, mut piece) = (Vec::new(), [0; PLAIN_MAX]);
+        while let read @ 1.. = peer.read(&mut piece).unwrap() {
+            bytes.extend_from_slice(&piece[..read]);
+        }
+        bytes
+    })
+}
+
+/// The plaintext of `sealed`, all of which opens.
+fn opened(traffic: &Traffic, sealed: Vec<u8>) -> Vec<u8> {
+    let mut inbound = Inbound::new(traffic, sealed).unwrap();
+    let mut opened = Vec::new();
+    while inbound.advance() == Event::Plaintext {
+        opened.extend_from_slice(inbound.take(usize::MAX));
+    }
+    assert!(inbound.end().is_none());
+    opened
+}
+
+/// Of a file that is cut while it is sent, what is left is sent, in records that open; then it is
+/// said that it shrank. By whole pages, and within one.
+#[test]
+fn a_file_that_is_cut_while_it_is_sealed_has_shrunk() {
+    for cut in [300_000, 400_001, 524_287] {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&[7; 600_000], 0).unwrap();
+        let (source, handle) = (SourceFile::new(file.try_clone().unwrap()).unwrap(), file);
+        let key = vec![8; Suite::Aes128Gcm.key_len()].into();
+        let traffic =
+            Traffic { tls13: true, suite: Suite::Aes128Gcm, key, iv: [1; 12], sequence: 0 };
+        let mut outbound = Outbound::in_user_space(&traffic, u64::MAX).unwrap();
+        let (_, mut secrets, _) = shaken(&version::TLS13);
+        let (socket, peer) = sockets();
+        let receiver = received_from(peer);
+        let mut left = source.whole();
+        let mut sink = Sink::default();
+        let error = loop {
+            let parts = [PartRef::File(left.clone())];
+            let mut progress = Progress::default();
+            let socket = socket.as_fd();
+            match outbound.step(&mut secrets, &mut sink, socket, &parts, usize::MAX, &mut progress)
+            {
+                Ok(()) => left.advance(progress.bytes()),
+                Err(error) => break error,
+            }
+            let by = progress.moved[0].way;
+            let expected =
+                if left.position() <= 262_144 { Route::MmapWrite } else { Route::ReadWrite };
+            assert_eq!(by, Some(expected), "{}", left.position());
+            handle.set_len(cut).unwrap();
+        };
+        assert!(
+            matches!(error, SendError::FileShrank { expected: 600_000, found } if found == cut),
+            "{error}"
+        );
+        drop(socket);
+        let opened = opened(&traffic, receiver.join().unwrap());
+        assert_eq!(opened, vec![7; usize::try_from(cut).unwrap()]);
     }
 }

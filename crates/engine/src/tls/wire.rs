@@ -22,10 +22,12 @@ use crate::error::SendError;
 use crate::meter::{Meter, Tally};
 use crate::patience::Patience;
 use crate::route::RouteChoice;
+use crate::socket::Socket;
 use crate::source::Payload;
+use crate::sys::ktls::set_tls_tx_zerocopy_ro;
 use crate::throttle::Throttle;
 use crate::transfer::PartRef;
-use crate::wire::{Socket, Stepper, Wire};
+use crate::wire::{Stepper, Wire};
 
 /// As much is read from a socket at once: a full record fits.
 const SCRATCH_BYTES: usize = 18 * 1024;
@@ -118,14 +120,23 @@ pub async fn accept<S: Socket>(
 fn hand_over<S: Socket>(wire: &Wire<S>, traffic: &Traffic, choice: TlsChoice) -> bool {
     let wanted = match choice {
         TlsChoice::Auto => probe::prefers_kernel(traffic),
-        TlsChoice::Kernel => true,
+        TlsChoice::Kernel | TlsChoice::KernelImmutable => true,
         TlsChoice::UserSpace => false,
     };
     if !wanted {
         return false;
     }
-    let handed = kernel::hand_over(wire.socket().as_fd(), traffic);
-    handed.inspect_err(|error| tracing::debug!(%error, "no kTLS: stepping down")).is_ok()
+    let socket = wire.socket().as_fd();
+    if let Err(error) = kernel::hand_over(socket, traffic) {
+        tracing::debug!(%error, "no kTLS: stepping down");
+        return false;
+    }
+    if choice == TlsChoice::KernelImmutable
+        && let Err(error) = set_tls_tx_zerocopy_ro(socket)
+    {
+        tracing::debug!(%error, "no TLS_TX_ZEROCOPY_RO: files are copied before they are sealed");
+    }
+    true
 }
 
 fn confidentiality_limit(suite: SupportedCipherSuite) -> u64 {
@@ -162,8 +173,8 @@ fn poll_scratch<S: Socket>(
 ///
 /// As with a [`Wire`], slices that are [mapped bytes](crate::FileRange::mapped_bytes) are
 /// recognised by their address. Where the kernel seals the records they leave by the same routes;
-/// else they are read (never through the mapping), sealed in place, and sent, on the route
-/// read-write.
+/// else they are sealed from a mapping of their own, on the route mmap-write, or from where they
+/// were read to, on the route read-write (docs/tls.md).
 ///
 /// A write is reported when its records were accepted by the socket. A write that has to wait
 /// may have sealed its bytes already: it has to be repeated with the same bytes at the front, as
@@ -216,7 +227,10 @@ impl<S: Socket> TlsWire<S> {
     /// Has `bytes`, plaintext that was read already, read once more, before what is to come.
     #[must_use]
     pub fn with_unread(mut self, bytes: Bytes) -> Self {
-        self.unread = bytes;
+        self.unread = match self.unread.is_empty() {
+            true => bytes,
+            false => [bytes, self.unread].concat().into(),
+        };
         self
     }
 
@@ -231,10 +245,10 @@ impl<S: Socket> TlsWire<S> {
         tally: &mut Tally,
     ) -> Result<(), SendError> {
         let Self { wire, session, .. } = self;
-        wire.send_by(payload, tally, |wire, cx, parts| {
+        wire.send_by(payload, tally, |wire, cx, parts, tally| {
             session.refuse(parts)?;
             let gated = session.outbound.wants_gate();
-            wire.poll_step_by(cx, parts, gated, &mut session.stepper())
+            wire.poll_step_by(cx, parts, gated, &mut session.stepper(), Some(tally))
         })
         .await
     }
@@ -310,7 +324,7 @@ impl Session {
     fn key_update(&mut self, wants_ours: bool) -> Result<(), TlsError> {
         let traffic = Traffic::new(ProtocolVersion::TLSv1_3, self.secrets.update_rx_secret()?)?;
         self.inbound.rekey(&traffic)?;
-        if !wants_ours {
+        if !wants_ours || self.outbound.is_renewed() {
             return Ok(());
         }
         if self.outbound.can_rekey() {
