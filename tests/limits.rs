@@ -104,10 +104,8 @@ fn who_is_idle_makes_room_and_who_is_busy_does_not() {
     assert_eq!(first.head().status, 200);
     // Parked by now.
     first.assert_silent(2_500);
-    let second = busy(&server);
-    fixture.assert_served(Peer::connect(server.address()));
+    let (second, third) = (busy(&server), busy(&server));
     assert_eq!(first.rest(), b"", "the one that was idle longest is gone");
-    let third = busy(&server);
     assert_turned_away(Peer::connect(server.address()));
     drop((second, third));
     assert!(refused(server, "connections") >= 1);

@@ -46,7 +46,10 @@ class Client:
             self.socket.sendall(sealed)
 
     def ask(self, target):
-        self.tls.write(f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        self.say(f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+    def say(self, text):
+        self.tls.write(text.encode())
         self.flush()
 
     def read(self, most):
@@ -56,11 +59,11 @@ class Client:
         except ssl.SSLZeroReturnError:
             return b""
 
-    def answer(self):
+    def answer(self, status=200):
         head = b""
         while not head.endswith(b"\r\n\r\n"):
             head += self.some(1)
-        assert head.startswith(b"HTTP/1.1 200 "), head
+        assert head.startswith(b"HTTP/1.1 %d " % status), head
         fields = [line.partition(b": ") for line in head.lower().split(b"\r\n")]
         left = next(int(value) for name, _, value in fields if name == b"content-length")
         body = b""
@@ -126,6 +129,13 @@ def parked(authority, address):
             client.assert_silent(pause) if pause else None
             client.ask(f"/small?{version.name}")
             assert client.answer() == b"content"
+        # Parked with more of a head than is looked at first.
+        head = f"GET /small?{version.name} HTTP/1.1\r\nHost: localhost\r\nX-Long: {'x' * 2200}\r\n"
+        head += f"Range: bytes=0-2\r\nX-Longer: {'x' * 1000}\r\n\r\n"
+        client.say(head[:2900])
+        client.assert_silent(3)
+        client.say(head[2900:])
+        assert client.answer(206) == b"con"
         client.assert_silent(0.2)
 
 

@@ -12,7 +12,8 @@ use tempfile::TempDir;
 
 use super::clients::{run, sha256, told_by_chromium};
 use super::support::{
-    MIB, Outcome, Peer, Server, curl, is_there, need, noise, plain_dir, skip, wait_until,
+    MIB, Outcome, Peer, Server, curl, curl_command, is_there, need, noise, plain_dir, skip,
+    wait_until,
 };
 use super::vm::target;
 
@@ -274,6 +275,45 @@ fn python_resumes_half_closes_and_leaves() {
     assert_eq!(site.server.finish().aborted, 1);
 }
 
+/// Records are sealed from where a file is mapped: what is cut away under the cipher is SIGBUS,
+/// which must end no more than this response.
+#[test]
+fn a_file_that_is_cut_under_the_cipher() {
+    const ROUNDS: u64 = 12;
+    let site = Site::new(&[]);
+    let (path, content) = (site.dir.path().join("cut"), noise(24 * MIB, 37));
+    for round in 1..=ROUNDS {
+        fs::write(&path, &content).unwrap();
+        let url = format!("https://localhost:{}/cut", site.port());
+        let mut command = curl_command(&["--http1.1", &url, "--cacert"]);
+        let command = command.arg(site.authority()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut curl = command.spawn().unwrap();
+        let mut stdout = curl.stdout.take().unwrap();
+        let mut got = vec![0; usize::try_from(round * MIB / 2).unwrap()];
+        stdout.read_exact(&mut got).unwrap();
+        // Behind what has left, which is not known: at a page, and within one.
+        let cut = (12 + round) * MIB + round % 2 * 1000;
+        fs::File::options().write(true).open(&path).unwrap().set_len(cut).unwrap();
+        curl.stdout = Some(stdout);
+        let rest = curl.wait_with_output().unwrap();
+        got.extend(&rest.stdout);
+        assert!(content.starts_with(&got), "{round}: not the file's");
+        let whole = rest.status.success();
+        assert_eq!(whole, got.len() == content.len(), "{round}: {} bytes", got.len());
+        let lines = wait_until("a log line", || {
+            Some(site.server.log_lines()).filter(|lines| lines.len() as u64 == round)
+        });
+        if !whole {
+            let reason = lines.last().unwrap().reason();
+            assert!(reason.contains(&cut.to_string()), "{round}: no {cut} in {reason:?}");
+        }
+    }
+    let url = format!("https://localhost:{}/small", site.port());
+    let authority = site.authority();
+    assert_eq!(curl(&["--cacert", authority.to_str().unwrap(), &url]).stdout, b"content");
+    assert!(site.server.log_lines().iter().any(|line| line.outcome != Outcome::Complete));
+}
+
 /// A parked TLS connection was once given the bytes of its next request twice.
 #[test]
 fn each_request_of_a_parked_connection_is_answered_and_logged_once() {
@@ -283,11 +323,11 @@ fn each_request_of_a_parked_connection_is_answered_and_logged_once() {
     let site = Site::new(&[]);
     site.python("parked", &site.port());
     for target in ["/small?TLSv1_2", "/small?TLSv1_3"] {
-        wait_until("three lines", || (site.logged(target) == 3).then_some(()));
+        wait_until("four lines", || (site.logged(target) == 4).then_some(()));
     }
     let (dir, state) = (site.dir, site.state);
     let totals = site.server.finish();
-    assert_eq!((totals.responses, totals.aborted, totals.connections), (6, 0, 2));
+    assert_eq!((totals.responses, totals.aborted, totals.connections), (8, 0, 2));
     drop((dir, state));
 }
 

@@ -150,7 +150,8 @@ impl Kind {
     fn line(self) -> &'static str {
         match self {
             Self::Pagewire(_) => {
-                "serve {files} --listen {ip}:{port} --route {route} --threads 1 --quiet"
+                "serve {files} --listen {ip}:{port} --route {route} --threads 1 --quiet \
+                 --max-connections-per-address 1000000"
             }
             Self::Nginx | Self::NginxAio => "-p {home} -c {home}/nginx.conf -e stderr",
             Self::Lighttpd => "-D -f {home}/lighttpd.conf",

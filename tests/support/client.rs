@@ -208,7 +208,7 @@ pub(crate) fn curl_digest(url: &str) -> (u64, Digest) {
     (len, hash.finalize().into())
 }
 
-fn curl_command(arguments: &[&str]) -> Command {
+pub(crate) fn curl_command(arguments: &[&str]) -> Command {
     let mut command = Command::new("curl");
     command.args(["--silent", "--show-error", "--noproxy", "*", "--max-time", "300"]);
     command.args(arguments);

@@ -14,7 +14,9 @@ use std::io::{Write, stderr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-pub(crate) use client::{Answer, Head, Peer, ask, assert_gets, curl, curl_digest, request};
+pub(crate) use client::{
+    Answer, Head, Peer, ask, assert_gets, curl, curl_command, curl_digest, request,
+};
 pub(crate) use disk::{Blkio, Disk, FileSystem, chill};
 pub(crate) use files::{
     Digest, GIB, KIB, MIB, Place, digest, noise, open_dir, plain_dir, sparse, sparse_digest,

@@ -25,7 +25,14 @@ pub(crate) fn program() -> &'static Path {
 
 /// The lines a child has written so far.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Lines(Arc<Mutex<Vec<String>>>);
+pub(crate) struct Lines(Arc<Mutex<Written>>);
+
+#[derive(Debug, Default)]
+struct Written {
+    lines: Vec<String>,
+    /// Nothing more will come.
+    ended: bool,
+}
 
 impl Lines {
     pub(crate) fn collect(source: impl Read + Send + 'static) -> Lines {
@@ -33,14 +40,21 @@ impl Lines {
         let sink = lines.clone();
         std::thread::spawn(move || {
             for line in BufReader::new(source).split(b'\n').map_while(Result::ok) {
-                sink.0.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
+                let line = String::from_utf8_lossy(&line).into_owned();
+                sink.0.lock().unwrap().lines.push(line);
             }
+            sink.0.lock().unwrap().ended = true;
         });
         lines
     }
 
     pub(crate) fn all(&self) -> Vec<String> {
-        self.0.lock().unwrap().clone()
+        self.0.lock().unwrap().lines.clone()
+    }
+
+    /// Waits for the last line of a child that has ended: it may still be in the pipe.
+    fn end(&self) -> Option<()> {
+        wait_for(|| self.0.lock().unwrap().ended.then_some(()))
     }
 }
 
@@ -146,10 +160,12 @@ impl Server {
         kill_process(self.pid(), Signal::INT).unwrap();
     }
 
-    /// Waits for the process to end by itself.
+    /// Waits for the process to end by itself, and for all that it wrote.
     #[track_caller]
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        wait_for(|| self.child.try_wait().unwrap())
+        let ended = wait_for(|| self.child.try_wait().unwrap());
+        ended
+            .filter(|_| self.out.end().and(self.log.end()).is_some())
             .unwrap_or_else(|| panic!("the server did not end in {PATIENCE:?}: {self:?}"))
     }
 
@@ -180,6 +196,7 @@ impl Drop for Server {
         // The process may have ended by itself.
         self.child.kill().ok();
         self.child.wait().ok();
+        self.log.end();
         let panicked = self.log.all().into_iter().find(|line| line.contains("panicked at"));
         if let (Some(line), false) = (panicked, std::thread::panicking()) {
             panic!("the server panicked: {line}");

@@ -310,7 +310,7 @@ async fn talk<S: Stream>(
             Some(Parked { socket: S::unwired(wire), unread })
         }
         Ok(()) => {
-            close(wire, peer, unread_body.load(Ordering::Relaxed)).await;
+            close(wire, peer, shared, unread_body.load(Ordering::Relaxed)).await;
             None
         }
         Err(error) => {
@@ -341,7 +341,7 @@ async fn without_hyper<S: Stream>(
             ControlFlow::Break(Some(Parked { socket: S::unwired(wire), unread: Bytes::new() }))
         }
         Left::Ended => {
-            close(wire, client.peer, false).await;
+            close(wire, client.peer, shared, false).await;
             ControlFlow::Break(None)
         }
         Left::Broken => ControlFlow::Break(None),
@@ -349,10 +349,18 @@ async fn without_hyper<S: Stream>(
 }
 
 /// `has_unread` says that the peer may be sending something that nobody has read.
-async fn close(mut wire: impl AsyncRead + AsyncWrite + Unpin, peer: PeerAddress, has_unread: bool) {
+async fn close(
+    mut wire: impl AsyncRead + AsyncWrite + Unpin,
+    peer: PeerAddress,
+    shared: &Shared,
+    has_unread: bool,
+) {
     let mut wire = Pin::new(&mut wire);
     if let Err(error) = std::future::poll_fn(|cx| wire.as_mut().poll_shutdown(cx)).await {
         tracing::debug!(%peer, %error, "the connection was gone before it was closed");
+        if let Some(reason) = too_slow(&error) {
+            shared.refusals.count(reason);
+        }
     } else if has_unread {
         drop(timeout(UNREAD_MAX, take_unread(wire)).await);
     }
@@ -380,16 +388,16 @@ pub(crate) fn given_up(error: &hyper::Error) -> Option<Refusal> {
     if error.is_parse_too_large() {
         return Some(Refusal::HeadSize);
     }
-    let mut cause: Option<&dyn std::error::Error> = Some(error);
-    while let Some(error) = cause {
-        let io = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        let send = io.and_then(|error| error.downcast_ref());
-        if let Some(SendError::TooSlow { .. }) = send {
-            return Some(Refusal::TooSlow);
-        }
-        cause = error.source();
+    too_slow(error)
+}
+
+/// The same of a peer that takes nothing.
+fn too_slow(error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
+    let io = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    match io.and_then(|error| error.downcast_ref()) {
+        Some(SendError::TooSlow { .. }) => Some(Refusal::TooSlow),
+        _ => too_slow(error.source()?),
     }
-    None
 }
 
 /// A response that is not yet settled, counted for its connection.
@@ -496,6 +504,28 @@ mod tests {
         let (_client, parked) = quiet_after(last).await;
         assert!(parked.is_none());
     }
+
+    /// So many requests at once that the task has to let others run: heads of as many bytes as
+    /// are read at a time. The clock stands still.
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_that_is_followed_by_silence_is_parked_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let server = server(&directory).await;
+        let shared = Arc::clone(server.shared());
+        let (mut client, socket) = UnixStream::pair().unwrap();
+        let head = |len: usize| {
+            let (begin, end) = ("HEAD /file HTTP/1.1\r\nHost: x\r\nAccept: ", "\r\n\r\n");
+            begin.to_owned() + &"x".repeat(len - begin.len() - end.len()) + end
+        };
+        client.write_all(head(FIRST_BYTES_MAX).as_bytes()).await.unwrap();
+        client.write_all(head(2048).repeat(70).as_bytes()).await.unwrap();
+        let slot = shared.slots.take(None).unwrap();
+        let (_serving, phase) = watch::channel(Phase::Serving);
+        let peer = Client { peer: PeerAddress::Unix { uid: None }, tls: None, is_sent_on: false };
+        let serving = connection(socket, peer, slot, Arc::clone(&shared), phase);
+        timeout(2 * IDLE_MAX, serving).await.expect("it ends when it was idle for so long");
+    }
+
     /// The clock stands still but for the pauses: a client that sends a byte now and then gets no
     /// more time for it, and one that says nothing gets as much.
     #[tokio::test(start_paused = true)]

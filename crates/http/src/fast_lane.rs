@@ -12,7 +12,7 @@ use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -22,6 +22,7 @@ use pagewire_engine::tls::TlsWire;
 use pagewire_engine::{Outcome, Payload, SendError, Socket, Tally, Wire};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::watch;
+use tokio::task::coop::has_budget_remaining;
 use tokio::time::sleep;
 
 use crate::connection::{Client, PARKED_AFTER};
@@ -97,6 +98,14 @@ enum Read {
     End,
 }
 
+/// What the lane goes on with.
+enum Next {
+    Read(Read),
+    /// So long after the last one.
+    Tick,
+    Stop,
+}
+
 /// A plain request, as it is told of.
 struct Asked {
     at: SystemTime,
@@ -143,19 +152,36 @@ pub(crate) async fn fast_lane<L: Lane>(
     shared: &Shared,
     phase: &mut watch::Receiver<Phase>,
 ) -> Left {
+    let changes = phase.clone();
+    let unchanged = || changes.has_changed().is_ok_and(|changed| !changed);
     let mut stopping = pin!(reached(phase, Phase::Stopping));
     let mut ticks = pin!(sleep(PARKED_AFTER));
     let (mut answered, mut seen) = (0_u64, 0);
+    // Whom both wake.
+    let mut woken: Option<Waker> = None;
     loop {
-        let read = tokio::select! {
-            biased;
-            read = poll_fn(|cx| poll_read(cx, wire, shared)) => read,
-            () = stopping.as_mut() => return Left::Ended,
-            () = ticks.as_mut() => {
-                if answered == seen {
-                    return Left::Quiet;
-                }
-                seen = answered;
+        let next = poll_fn(|cx| {
+            if let Poll::Ready(read) = poll_read(cx, wire, shared) {
+                return Poll::Ready(Next::Read(read));
+            }
+            // To ask them anew after each request costs more than to see that nothing has come.
+            let known = woken.as_ref().is_some_and(|woken| woken.will_wake(cx.waker()));
+            if known && !ticks.is_elapsed() && unchanged() {
+                return Poll::Pending;
+            }
+            // When this task has had its turn, neither takes down whom to wake.
+            woken = has_budget_remaining().then(|| cx.waker().clone());
+            if stopping.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Next::Stop);
+            }
+            ticks.as_mut().poll(cx).map(|()| Next::Tick)
+        });
+        let read = match next.await {
+            Next::Read(read) => read,
+            Next::Stop => return Left::Ended,
+            Next::Tick if answered == seen => return Left::Quiet,
+            Next::Tick => {
+                (seen, woken) = (answered, None);
                 ticks.as_mut().reset(tokio::time::Instant::now() + PARKED_AFTER);
                 continue;
             }
@@ -176,6 +202,7 @@ pub(crate) async fn fast_lane<L: Lane>(
                 went_well = sent.as_mut() => break went_well,
                 // Whoever waits for a peer is to look at it now and then.
                 () = ticks.as_mut() => {
+                    woken = None;
                     ticks.as_mut().reset(tokio::time::Instant::now() + PARKED_AFTER);
                 }
             }
@@ -184,6 +211,10 @@ pub(crate) async fn fast_lane<L: Lane>(
             return Left::Broken;
         }
         answered += 1;
+        // Whose next request is always there already is told here.
+        if !unchanged() && *changes.borrow() >= Phase::Stopping {
+            return Left::Ended;
+        }
     }
 }
 
@@ -197,13 +228,15 @@ fn poll_read<L: Lane>(cx: &mut Context<'_>, wire: &mut L, shared: &Shared) -> Po
     }
     let kept = Bytes::copy_from_slice;
     let Some(plain) = plain(bytes) else { return Poll::Ready(Read::Other(kept(bytes))) };
-    let Ok(target) = Uri::try_from(plain.path) else {
-        return Poll::Ready(Read::Other(kept(bytes)));
-    };
     let (at, started) = (SystemTime::now(), Instant::now());
     let sites = shared.sites.load();
     let service = sites.service_at(plain.host, plain.path).ok();
     let found = service.and_then(|it| it.plain_now(plain.path, plain.codings, started));
+    let target = match &found {
+        Some(file) => file.spelled(plain.path),
+        None => Uri::try_from(plain.path),
+    };
+    let Ok(target) = target else { return Poll::Ready(Read::Other(kept(bytes))) };
     let agent = shared.names_agents.then(|| plain.agent());
     let asked = Asked { at, started, method: plain.method, target, agent };
     Poll::Ready(match found {
@@ -240,7 +273,7 @@ fn plain(bytes: &[u8]) -> Option<Plain<'_>> {
         "HEAD" => Method::HEAD,
         _ => return None,
     };
-    let path = request.path.filter(|path| path.starts_with('/') && !path.contains('?'))?;
+    let path = request.path.filter(|path| path.starts_with('/') && !path.contains(['?', '#']))?;
     let (mut host, mut codings) = (None, false);
     let (mut user_agent, mut referer) = (None, None);
     for field in &*request.headers {
@@ -314,11 +347,8 @@ impl Drop for Account<'_> {
 /// The head of the response that sends all of `file`, at `now`.
 fn head(file: &OpenFile, now: SystemTime) -> Bytes {
     let written = file.written_head(|| None).unwrap_or_default();
-    let mut head = Vec::with_capacity(written.len() + 64);
-    head.extend_from_slice(written);
-    DATE.with_borrow_mut(|date| head.extend_from_slice(date.at(now).as_bytes()));
-    head.extend_from_slice(b"\r\n");
-    head.into()
+    // A vector that is full becomes `Bytes` as it is.
+    DATE.with_borrow_mut(|date| [written, date.at(now).as_bytes(), b"\r\n"].concat()).into()
 }
 
 thread_local! {
@@ -398,6 +428,7 @@ mod tests {
             "GET /file HTTP/1.0\r\nHost: x\r\n\r\n",
             "POST /file HTTP/1.1\r\nHost: x\r\n\r\n",
             "GET /file?zip HTTP/1.1\r\nHost: x\r\n\r\n",
+            "GET /file#part HTTP/1.1\r\nHost: x\r\n\r\n",
             "GET http://x/file HTTP/1.1\r\nHost: x\r\n\r\n",
             "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
             "GET /fi le HTTP/1.1\r\nHost: x\r\n\r\n",

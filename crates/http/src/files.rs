@@ -9,7 +9,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::header::{ACCEPT_RANGES, CONTENT_ENCODING, VARY};
-use http::{HeaderMap, HeaderValue};
+use http::uri::InvalidUri;
+use http::{HeaderMap, HeaderValue, Uri};
 use pagewire_engine::{Identity, SourceFile};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
@@ -55,6 +56,8 @@ pub(crate) struct OpenFile {
     /// The head of the response that sends all of it to a client that takes no coding, as it is
     /// written, but for the date and the empty line; `None` if it is not for every such client.
     written_head: OnceLock<Option<Box<[u8]>>>,
+    /// How it was first asked for, by whoever tells of it as a [`Uri`].
+    spelled: OnceLock<Uri>,
     /// When its name was last seen to lead to it, in milliseconds after `Files::started`.
     checked: AtomicU64,
 }
@@ -106,6 +109,19 @@ impl OpenFile {
     /// for every client.
     pub(crate) fn written_head(&self, write: impl FnOnce() -> Option<Box<[u8]>>) -> Option<&[u8]> {
         self.written_head.get_or_init(write).as_deref()
+    }
+
+    /// `path`, by which it was asked for, as a [`Uri`]: to parse one for each request costs more
+    /// than the look for the file.
+    pub(crate) fn spelled(&self, path: &str) -> Result<Uri, InvalidUri> {
+        match self.spelled.get() {
+            Some(spelled) if spelled.path() == path => Ok(spelled.clone()),
+            _ => {
+                let uri = Uri::try_from(path)?;
+                self.spelled.get_or_init(|| uri.clone());
+                Ok(uri)
+            }
+        }
     }
 
     /// Whether it is known to have no precompressed forms.
@@ -210,7 +226,13 @@ impl Files {
             None
         };
         let checked = AtomicU64::new(self.milliseconds(now));
-        let found = OpenFile { plain, encoded, written_head: OnceLock::new(), checked };
+        let found = OpenFile {
+            plain,
+            encoded,
+            written_head: OnceLock::new(),
+            spelled: OnceLock::new(),
+            checked,
+        };
         match known.filter(|known| known.is_same(&found)) {
             Some(known) => {
                 known.checked.store(self.milliseconds(now), Ordering::Relaxed);

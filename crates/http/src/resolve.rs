@@ -1,6 +1,7 @@
 //! From a request target to an open file that cannot lie outside the root: openat2(2) with
 //! RESOLVE_BENEATH (Linux 5.6), or cap-std's walk where the kernel or a sandbox has none.
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -44,7 +45,7 @@ pub(crate) struct TargetPath {
 impl TargetPath {
     /// Decodes the path of a request target (RFC 9112, section 3.2).
     pub(crate) fn parse(path: &str) -> Result<Self, RequestError> {
-        let decoded: Vec<u8> = percent_decode_str(path).collect();
+        let decoded: Cow<'_, [u8]> = percent_decode_str(path).into();
         if decoded.contains(&0) {
             return Err(RequestError::Nul);
         }

@@ -1,13 +1,13 @@
 //! The places of connections: so many in all, so many an address. Full, the connection that has
 //! been idle longest makes room.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use pagewire_engine::Patience;
-use tokio::sync::Notify;
 
 use crate::refusals::Refusal;
 
@@ -17,10 +17,6 @@ pub(crate) struct Slots {
     max: usize,
     per_address_max: usize,
     taken: Mutex<Taken>,
-    /// Connections that are between two requests.
-    idle: AtomicUsize,
-    /// One that is idle is to end; they queue here in the order in which they became so.
-    make_room: Notify,
     /// Runs out sooner while more than half of the places are taken.
     pub(crate) patience: Arc<Patience>,
 }
@@ -29,6 +25,18 @@ pub(crate) struct Slots {
 struct Taken {
     total: usize,
     by_address: HashMap<IpAddr, usize>,
+    /// Connections that are between two requests, in the order in which they became so.
+    idle: BTreeMap<u64, Waker>,
+    /// The key of the next one that is idle.
+    next_idle: u64,
+}
+
+impl Taken {
+    /// Has the connection that has been idle longest end. False where none is.
+    fn ask_for_room(&mut self) -> bool {
+        let longest = self.idle.pop_first();
+        longest.map(|(_, waker)| waker.wake()).is_some()
+    }
 }
 
 /// The place of one connection.
@@ -40,14 +48,7 @@ pub(crate) struct Slot {
 
 impl Slots {
     pub(crate) fn new(max: usize, per_address_max: usize, patience: Patience) -> Self {
-        Self {
-            max,
-            per_address_max,
-            taken: Mutex::default(),
-            idle: AtomicUsize::new(0),
-            make_room: Notify::new(),
-            patience: Arc::new(patience),
-        }
+        Self { max, per_address_max, taken: Mutex::default(), patience: Arc::new(patience) }
     }
 
     /// A place for a connection from `address`; from this host without one (a Unix socket) if
@@ -55,17 +56,21 @@ impl Slots {
     pub(crate) fn take(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Slot, Refusal> {
         let address = address.map(network_of);
         let mut taken = self.lock();
-        // Who makes room takes a moment to go, and that one place more is there: a part of the
-        // descriptors is kept back.
-        if taken.total >= self.max && !self.ask_for_room() {
+        let is_full = taken.total >= self.max;
+        if is_full && taken.idle.is_empty() {
             return Err(Refusal::Connections);
         }
+        let of_address = address.and_then(|address| taken.by_address.get(&address));
+        if of_address.is_some_and(|count| *count >= self.per_address_max) {
+            return Err(Refusal::Address);
+        }
+        // Who makes room takes a moment to go, and that one place more is there: a part of the
+        // descriptors is kept back.
+        if is_full {
+            taken.ask_for_room();
+        }
         if let Some(address) = address {
-            let count = taken.by_address.entry(address).or_default();
-            if *count >= self.per_address_max {
-                return Err(Refusal::Address);
-            }
-            *count += 1;
+            *taken.by_address.entry(address).or_default() += 1;
         }
         taken.total += 1;
         self.patience.press(taken.total * 2 > self.max);
@@ -74,21 +79,12 @@ impl Slots {
 
     /// Has the connection that has been idle longest end. False where none is.
     pub(crate) fn ask_for_room(&self) -> bool {
-        let one_less = |idle: usize| idle.checked_sub(1);
-        let any = self.idle.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok();
-        if any {
-            self.make_room.notify_one();
-        }
-        any
+        self.lock().ask_for_room()
     }
 
     /// Ready when this idle connection is to make room.
-    pub(crate) async fn wanted(&self) {
-        self.idle.fetch_add(1, Ordering::Relaxed);
-        let guard = Idle(self);
-        self.make_room.notified().await;
-        // Whoever asked has counted it as gone.
-        std::mem::forget(guard);
+    pub(crate) fn wanted(&self) -> Wanted<'_> {
+        Wanted { slots: self, key: None }
     }
 
     pub(crate) fn max(&self) -> usize {
@@ -104,13 +100,44 @@ impl Slots {
     }
 }
 
-/// Counted as idle.
-struct Idle<'a>(&'a Slots);
+/// An idle connection, from its first poll on.
+#[derive(Debug)]
+pub(crate) struct Wanted<'a> {
+    slots: &'a Slots,
+    key: Option<u64>,
+}
 
-impl Drop for Idle<'_> {
+impl Future for Wanted<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut taken = self.slots.lock();
+        let Some(key) = self.key else {
+            let key = taken.next_idle;
+            taken.next_idle += 1;
+            taken.idle.insert(key, cx.waker().clone());
+            drop(taken);
+            self.key = Some(key);
+            return Poll::Pending;
+        };
+        if let Some(waker) = taken.idle.get_mut(&key) {
+            waker.clone_from(cx.waker());
+            return Poll::Pending;
+        }
+        drop(taken);
+        self.key = None;
+        Poll::Ready(())
+    }
+}
+
+/// Who was asked and has become busy at the same moment passes it on.
+impl Drop for Wanted<'_> {
     fn drop(&mut self) {
-        let one_less = |idle: usize| Some(idle.saturating_sub(1));
-        self.0.idle.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).ok();
+        let Some(key) = self.key else { return };
+        let mut taken = self.slots.lock();
+        if taken.idle.remove(&key).is_none() {
+            taken.ask_for_room();
+        }
     }
 }
 
@@ -212,6 +239,48 @@ mod tests {
             assert!(futures_poll(wanted.as_mut()).is_pending());
         }
         assert_eq!(slots.take(None).unwrap_err(), Refusal::Connections);
+    }
+
+    #[tokio::test]
+    async fn who_was_asked_too_late_passes_it_on() {
+        let slots = slots(2, 2);
+        let _held = [slots.take(None).unwrap(), slots.take(None).unwrap()];
+        let mut first = Box::pin(slots.wanted());
+        let mut second = std::pin::pin!(slots.wanted());
+        assert!(futures_poll(first.as_mut()).is_pending());
+        assert!(futures_poll(second.as_mut()).is_pending());
+        let third = slots.take(None);
+        assert!(third.is_ok());
+        drop(first);
+        assert!(futures_poll(second.as_mut()).is_ready());
+        assert_eq!(slots.take(None).unwrap_err(), Refusal::Connections);
+    }
+
+    /// Nobody is asked later for what nobody could give.
+    #[tokio::test]
+    async fn who_becomes_idle_later_was_not_asked() {
+        let slots = slots(1, 1);
+        let _slot = slots.take(None).unwrap();
+        let mut busy = Box::pin(slots.wanted());
+        assert!(futures_poll(busy.as_mut()).is_pending());
+        let second = slots.take(None);
+        assert!(second.is_ok());
+        drop(busy);
+        let mut idle = std::pin::pin!(slots.wanted());
+        assert!(futures_poll(idle.as_mut()).is_pending());
+    }
+
+    /// Who may have no more anyway costs no other its place.
+    #[tokio::test]
+    async fn who_has_all_of_an_address_asks_nobody() {
+        let slots = slots(2, 1);
+        let _held = [slots.take(address("10.0.0.1")), slots.take(address("10.0.0.2"))];
+        let mut idle = std::pin::pin!(slots.wanted());
+        assert!(futures_poll(idle.as_mut()).is_pending());
+        assert_eq!(slots.take(address("10.0.0.1")).unwrap_err(), Refusal::Address);
+        assert!(futures_poll(idle.as_mut()).is_pending());
+        assert!(slots.take(address("10.0.0.3")).is_ok());
+        assert!(futures_poll(idle.as_mut()).is_ready());
     }
 
     fn futures_poll<T>(future: std::pin::Pin<&mut impl Future<Output = T>>) -> std::task::Poll<T> {
