@@ -179,7 +179,16 @@ pub(crate) fn vm() -> Command {
 }
 
 pub(crate) fn kernel_is_there() -> bool {
-    let Output { status, stderr, .. } = vm().arg("--fetch").output().unwrap();
+    fetched(&[])
+}
+
+/// Debian's newest kernel, for `--newest`.
+pub(crate) fn newest_kernel_is_there() -> bool {
+    fetched(&["--newest"])
+}
+
+fn fetched(kernel: &[&str]) -> bool {
+    let Output { status, stderr, .. } = vm().arg("--fetch").args(kernel).output().unwrap();
     if !status.success() {
         skip(&format!("no kernel for the guest: {}", String::from_utf8_lossy(&stderr)));
     }
