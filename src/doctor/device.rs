@@ -225,7 +225,7 @@ fn feature_checks(device: &str, features: &Considered, is_passed: bool) -> Vec<C
         "the device cuts large packets into segments: the least CPU a byte",
         cut,
     );
-    // Nothing sends TLS yet that it could do anything for.
+    // Few devices can: no fault of this host.
     let tls = check(
         ("tls-offload", features.tls, State::Info),
         "the device can encrypt TLS records, without a copy with --tls-records kernel-immutable",

@@ -43,7 +43,6 @@ struct Case {
     shuts_down: bool,
     check_close_notify: bool,
     read_size: usize,
-    records: TlsChoice,
 }
 
 impl Case {
@@ -66,7 +65,6 @@ impl Case {
             shuts_down: false,
             check_close_notify: false,
             read_size: 512,
-            records: TlsChoice::UserSpace,
         };
         while let Some(flag) = arguments.next() {
             let mut value = || arguments.next().ok_or_else(|| format!("{flag}: no value"));
@@ -88,8 +86,6 @@ impl Case {
                 "-shim-shuts-down" => case.shuts_down = true,
                 "-check-close-notify" => case.check_close_notify = true,
                 "-read-size" => case.read_size = value()?.parse()?,
-                // Not the runner's: tests/bogo.rs has it passed on.
-                "-records" => case.records = value()?.parse()?,
                 // So it always is here; and older versions there are none of.
                 "-async" | "-implicit-handshake" | "-no-tls1" | "-no-tls11" => {}
                 _ => return Ok(None),
@@ -147,7 +143,7 @@ impl Case {
     ) -> Result<(), Failure> {
         let socket = TcpStream::from_std(plain)?;
         let TlsAccepted { mut wire, server_name, resumed, .. } =
-            accept(socket, config, RouteChoice::Auto, self.records).await?;
+            accept(socket, config, RouteChoice::Auto, TlsChoice::UserSpace).await?;
         if resumed != (resumes && !self.expect_session_miss) {
             return Err(format!("resumed: {resumed}, which was not expected").into());
         }

@@ -41,41 +41,29 @@ pub(crate) mod sealed {
         }
     }
 
-    impl Readiness for TcpStream {
-        fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            self.poll_write_ready(cx)
-        }
+    macro_rules! readiness_of {
+        ($($socket:ty),*) => {$(
+            impl Readiness for $socket {
+                fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                    self.poll_write_ready(cx)
+                }
 
-        fn try_write<R>(&self, write: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
-            self.try_io(Interest::WRITABLE, write)
-        }
+                fn try_write<R>(&self, write: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+                    self.try_io(Interest::WRITABLE, write)
+                }
 
-        fn twin(&self) -> io::Result<Self> {
-            Self::from_std(self.as_fd().try_clone_to_owned()?.into())
-        }
+                fn twin(&self) -> io::Result<Self> {
+                    Self::from_std(self.as_fd().try_clone_to_owned()?.into())
+                }
 
-        fn broken(self) -> Broken {
-            Box::pin(async move { until(self.ready(Interest::ERROR)).await })
-        }
+                fn broken(self) -> Broken {
+                    Box::pin(async move { until(self.ready(Interest::ERROR)).await })
+                }
+            }
+        )*};
     }
 
-    impl Readiness for UnixStream {
-        fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            self.poll_write_ready(cx)
-        }
-
-        fn try_write<R>(&self, write: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
-            self.try_io(Interest::WRITABLE, write)
-        }
-
-        fn twin(&self) -> io::Result<Self> {
-            Self::from_std(self.as_fd().try_clone_to_owned()?.into())
-        }
-
-        fn broken(self) -> Broken {
-            Box::pin(async move { until(self.ready(Interest::ERROR)).await })
-        }
-    }
+    readiness_of!(TcpStream, UnixStream);
 }
 
 /// Waits until a socket has an error (EPOLLERR): RST came, or the network gave up. That the peer
