@@ -1,13 +1,13 @@
 //! One certificate with its key: read, checked against each other, and what it says of itself.
 
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use rustls::crypto::aws_lc_rs::default_provider;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use sha2::{Digest, Sha256};
@@ -103,13 +103,14 @@ impl Certificate {
     /// Reads a chain and the key of its first certificate, both PEM.
     pub(crate) fn load(chain: &Path, key: &Path) -> Result<Self, CertificateError> {
         let no_certificate = || CertificateError::NoCertificate { path: chain.to_owned() };
-        let certificates = CertificateDer::pem_slice_iter(&read(chain)?)
+        let certificates = CertificateDer::pem_reader_iter(open(chain)?)
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| malformed(chain, &error))?;
+            .map_err(|error| unread(chain, error, |error| malformed(chain, &error)))?;
         let first = certificates.first().ok_or_else(no_certificate)?;
         let facts = CertificateFacts::of(first).map_err(|error| malformed(chain, &error))?;
-        let secret = PrivateKeyDer::from_pem_slice(&read(key)?)
-            .map_err(|_| CertificateError::NoKey { path: key.to_owned() })?;
+        let secret = PrivateKeyDer::from_pem_reader(open(key)?).map_err(|error| {
+            unread(key, error, |_| CertificateError::NoKey { path: key.to_owned() })
+        })?;
         let pair = CertifiedKey::from_der(certificates, secret, &default_provider());
         let pair = pair.map_err(|source| {
             let (certificate, key) = (chain.to_owned(), key.to_owned());
@@ -123,14 +124,30 @@ fn malformed(path: &Path, problem: &impl ToString) -> CertificateError {
     CertificateError::Malformed { path: path.to_owned(), problem: problem.to_string() }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
-    let unreadable = |source| CertificateError::Unreadable { path: path.to_owned(), source };
-    let len = fs::metadata(path).map_err(unreadable)?.len();
-    if len > FILE_BYTES_MAX {
-        let too_large = io::Error::other(format!("{len} bytes are more than {FILE_BYTES_MAX}"));
-        return Err(unreadable(too_large));
-    }
-    fs::read_to_string(path).map(String::into_bytes).map_err(unreadable)
+fn unreadable(path: &Path, source: io::Error) -> CertificateError {
+    CertificateError::Unreadable { path: path.to_owned(), source }
+}
+
+/// Why `path` is not read: its disk, or what `otherwise` makes of what is in it.
+fn unread(
+    path: &Path,
+    error: pem::Error,
+    otherwise: impl FnOnce(pem::Error) -> CertificateError,
+) -> CertificateError {
+    if let pem::Error::Io(source) = error { unreadable(path, source) } else { otherwise(error) }
+}
+
+/// What is in PEM need not all be text: comments are in any encoding.
+fn open(path: &Path) -> Result<impl Read, CertificateError> {
+    let open = || {
+        let file = File::open(path)?;
+        let len = file.metadata()?.len();
+        if len > FILE_BYTES_MAX {
+            return Err(io::Error::other(format!("{len} bytes are more than {FILE_BYTES_MAX}")));
+        }
+        Ok(file.take(FILE_BYTES_MAX))
+    };
+    open().map_err(|source| unreadable(path, source))
 }
 
 impl CertificateFacts {

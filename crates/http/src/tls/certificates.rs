@@ -183,6 +183,11 @@ mod tests {
         let broken = dir.path().join("broken");
         fs::write(&broken, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
             .unwrap();
+        let der = dir.path().join("der");
+        fs::write(&der, [0x30, 0x82, 0xff, 0xfe]).unwrap();
+        let commented = dir.path().join("commented");
+        let chain = fs::read_to_string(&one.chain).unwrap();
+        fs::write(&commented, [b"CN=M\xfcller\n", chain.as_bytes()].concat()).unwrap();
         let missing = dir.path().join("missing");
         let with = |chain: &PathBuf, key: &PathBuf| {
             let files = CertificateFiles { chain: chain.clone(), key: key.clone() };
@@ -192,6 +197,14 @@ mod tests {
         assert!(matches!(&error, CertificateError::Mismatch { .. }), "{error}");
         let error = with(&empty, &one.key);
         assert!(matches!(&error, CertificateError::NoCertificate { path } if *path == empty));
+        let error = with(&der, &one.key);
+        assert!(matches!(&error, CertificateError::NoCertificate { path } if *path == der));
+        let error = with(&one.chain, &der);
+        assert!(matches!(&error, CertificateError::NoKey { path } if *path == der));
+        let error = with(&commented, &other.key);
+        assert!(matches!(&error, CertificateError::Mismatch { .. }), "{error}");
+        let error = with(&dir.path().to_owned(), &one.key);
+        assert!(matches!(&error, CertificateError::Unreadable { .. }), "{error}");
         let error = with(&one.chain, &one.chain);
         assert!(matches!(&error, CertificateError::NoKey { path } if *path == one.chain));
         let error = with(&broken, &one.key);
