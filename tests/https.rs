@@ -181,6 +181,33 @@ fn garbage_and_silence_harm_nobody() {
     assert!(failed.contains('1'), "{failed}");
 }
 
+/// What the kernel does is for tests/tls_vm.rs; here it mostly has none.
+#[test]
+fn the_start_says_who_seals_records() {
+    let (dir, state) = (plain_dir(), plain_dir());
+    let said_of = |choice: &[&str]| {
+        let server = self_signed(dir.path(), state.path(), choice);
+        let banner = server.banner();
+        server.finish();
+        let mut said = banner
+            .into_iter()
+            .filter_map(|line| line.strip_prefix("TLS records: sealed by ").map(str::to_owned));
+        said.next().unwrap_or_else(|| panic!("nothing for {choice:?}"))
+    };
+    assert_eq!(said_of(&["--tls-records", "user-space"]), "this process (user-space)");
+    let auto = said_of(&[]);
+    assert!(auto.starts_with("this process") || auto.starts_with("the kernel"), "{auto}");
+    for choice in ["kernel", "kernel-immutable"] {
+        let said = said_of(&["--tls-records", choice]);
+        let unmet = format!("this process, against --tls-records {choice}: the kernel does not (");
+        let met = format!("the kernel where it takes the keys ({choice})");
+        assert!(said == met || said.starts_with(&unmet) && said.contains("modprobe"), "{said}");
+    }
+    let plain = Server::start(dir.path(), &[]);
+    assert!(!plain.banner().iter().any(|line| line.contains("TLS")));
+    plain.finish();
+}
+
 #[test]
 fn no_old_protocol_and_no_weak_cipher() {
     if !need("sslscan") {

@@ -181,6 +181,8 @@ fn assert_measured(part: &str) {
 /// Every download equal, ended by close_notify, in the sandbox, by sendfile.
 fn assert_served(part: &str) {
     assert!(part.starts_with("sandbox: only served files can be read (landlock"), "{part}");
+    let who = "\nTLS records: sealed by the kernel where it takes the keys (kernel)\n";
+    assert!(part.contains(who), "{part}");
     assert_eq!(part.lines().filter(|line| *line == "same").count(), 12, "{part}");
     let orderly = |line: &&str| line.starts_with("<<<") && line.contains("close_notify");
     assert_eq!(part.lines().filter(orderly).count(), 6, "{part}");

@@ -7,6 +7,7 @@ head -c 4000001 $site/large >$site/file
 echo '= clients'
 serve
 grep ^sandbox: /tmp/out
+grep '^TLS records:' /tmp/out
 while read -r version kind suite name; do
     curl -sS --cacert $state/self-signed.pem --http1.1 --tlsv$version --tls-max $version $kind \
         "$suite" "https://localhost/$name?curl" | same "$site/$name"

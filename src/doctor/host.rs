@@ -66,9 +66,8 @@ fn tls(found: &io::Result<()>, is_root: bool) -> Check {
     match found {
         Ok(()) => check("available").meaning("the kernel can encrypt what sendfile sends"),
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            let absent = check("absent").meaning(
-                "TLS would read files into memory to encrypt them; plain HTTP is not touched",
-            );
+            let absent = check("absent")
+                .meaning("pagewire encrypts TLS by itself; plain HTTP is not touched");
             if is_root {
                 absent.advice("only a kernel built with CONFIG_TLS has it")
             } else {
@@ -96,7 +95,7 @@ fn tls_suite(suite: &TlsSuite) -> Check {
         if suite.kernel_is_taken {
             "the kernel seals the records of HTTPS, and files leave by sendfile"
         } else {
-            "pagewire seals the records of HTTPS, where it reads the file"
+            "pagewire seals the records of HTTPS, from where the file is mapped or was read to"
         },
     )
 }

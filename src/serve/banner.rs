@@ -18,6 +18,8 @@ use crate::serve::doors::Doors;
 pub(crate) struct Measured {
     /// One line: how each route passes bytes, by the mutation oracle on loopback.
     pub(crate) routes: String,
+    /// One line: who seals TLS records, where that is spoken.
+    pub(crate) records: Option<String>,
     pub(crate) sandbox: String,
 }
 
@@ -44,6 +46,7 @@ pub(crate) fn print(
     }
     doors.lines().try_for_each(|line| writeln!(out, "{line}"))?;
     writeln!(out, "{}", measured.routes)?;
+    measured.records.iter().try_for_each(|records| writeln!(out, "TLS records: {records}"))?;
     writeln!(out, "sandbox: {}", measured.sandbox)?;
     let route = config.flags.route;
     writeln!(out, "route: {route} (stop with Ctrl-C; a second one cuts running responses)")?;

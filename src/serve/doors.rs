@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use jiff::Timestamp;
-use pagewire_engine::tls::TlsChoice;
+use pagewire_engine::probe::kernel_tls;
+use pagewire_engine::tls::{SuiteSupport, TlsChoice};
 use pagewire_http::tls::{
     CertificateFacts, CertificateFiles, Certificates, Challenges, SelfSigned, Tls,
 };
@@ -126,6 +127,42 @@ pub(crate) fn probe(config: &Config) {
     let flags = &config.flags.tls;
     if flags.is_wanted() && flags.tls_records == TlsChoice::Auto {
         pagewire_engine::tls::probe();
+    }
+}
+
+/// Who seals TLS records, and why, after a look at the kernel; nothing where TLS is not spoken.
+pub(crate) fn records_here(config: &Config) -> Option<String> {
+    let flags = &config.flags.tls;
+    if !flags.is_wanted() {
+        return None;
+    }
+    probe(config);
+    Some(match flags.tls_records {
+        TlsChoice::Auto => found(&pagewire_engine::tls::probe().suites),
+        choice @ (TlsChoice::Kernel | TlsChoice::KernelImmutable) => match kernel_tls() {
+            Ok(()) => format!("sealed by the kernel where it takes the keys ({choice})"),
+            Err(error) => format!(
+                "sealed by this process, against --tls-records {choice}: the kernel does not \
+                 ({error}); as root: modprobe tls, where the kernel was built with CONFIG_TLS"
+            ),
+        },
+        choice @ (TlsChoice::UserSpace | _) => format!("sealed by this process ({choice})"),
+    })
+}
+
+/// What `auto` makes of what was found of each version and cipher.
+fn found(suites: &[SuiteSupport]) -> String {
+    let taken: Vec<_> = suites.iter().filter(|of| of.kernel_is_taken()).collect();
+    if taken.len() == suites.len() {
+        return "sealed by the kernel, for less CPU than by this process".to_owned();
+    }
+    if !taken.is_empty() {
+        let names: Vec<_> = taken.iter().map(|of| of.name).collect();
+        return format!("sealed by the kernel for {}, else by this process", names.join(", "));
+    }
+    match suites.iter().find_map(|of| of.cost.as_ref().err()) {
+        Some(why) => format!("sealed by this process: the kernel does not ({why})"),
+        None => "sealed by this process, for less CPU than by the kernel".to_owned(),
     }
 }
 

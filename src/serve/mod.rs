@@ -63,7 +63,7 @@ pub(crate) fn run(line: &[OsString]) -> anyhow::Result<()> {
     // The scratch file for it could not be made in the sandbox, nor the sandbox be closed around
     // threads that run already.
     let routes = banner::routes_here(&config);
-    doors::probe(&config);
+    let records = doors::records_here(&config);
     let sockets = systemd::inherited().context("cannot take over the sockets of LISTEN_FDS")?;
     // A self-signed certificate may have to be written.
     let challenges = Challenges::default();
@@ -79,8 +79,17 @@ pub(crate) fn run(line: &[OsString]) -> anyhow::Result<()> {
     let runtime = runtime(threads).context("cannot start the event loop")?;
     let lines = log.map(LineWriter::start).transpose()?;
     let sender = lines.as_ref().map(LineWriter::sender);
-    let begun =
-        Begun { sockets, doors, challenges, routes, sandbox, notifier, admin, lines: sender };
+    let begun = Begun {
+        sockets,
+        doors,
+        challenges,
+        routes,
+        records,
+        sandbox,
+        notifier,
+        admin,
+        lines: sender,
+    };
     let totals = runtime.block_on(serve(line, config, begun));
     runtime.shutdown_timeout(STUCK_THREADS_GRACE);
     let lost = lines.map_or(0, LineWriter::finish);
@@ -100,6 +109,7 @@ struct Begun {
     doors: Doors,
     challenges: Challenges,
     routes: String,
+    records: Option<String>,
     sandbox: Sandbox,
     notifier: Notifier,
     admin: Option<AdminListener>,
@@ -107,7 +117,8 @@ struct Begun {
 }
 
 async fn serve(line: &[OsString], config: config::Config, begun: Begun) -> anyhow::Result<Totals> {
-    let Begun { sockets, doors, challenges, routes, sandbox, notifier, admin, lines } = begun;
+    let Begun { sockets, doors, challenges, routes, records, sandbox, notifier, admin, lines } =
+        begun;
     let notifier = Arc::new(notifier);
     let signals = tokio::sync::Mutex::new(StopSignals::catch().context("cannot catch signals")?);
     let hangup = reload::catch_hangup().context("cannot catch SIGHUP")?;
@@ -122,7 +133,7 @@ async fn serve(line: &[OsString], config: config::Config, begun: Begun) -> anyho
         names_agents: flags.log_format().names_agents(),
     };
     let observer = observer(flags.log_format(), lines.clone(), stats.clone());
-    let measured = banner::Measured { routes, sandbox: sandbox.said };
+    let measured = banner::Measured { routes, records, sandbox: sandbox.said };
     let server = Server::bind(asked, observer).await.map_err(with_way_out)?;
     let admin_address = admin.as_ref().map(AdminListener::address);
     banner::print(&config, &measured, &doors, &server.addresses()?, admin_address)
