@@ -2,6 +2,7 @@
 //! Reads certificates, at start and at each reload.
 
 use std::env;
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -137,16 +138,24 @@ pub(crate) fn records_here(config: &Config) -> Option<String> {
         return None;
     }
     probe(config);
-    Some(match flags.tls_records {
-        TlsChoice::Auto => found(&pagewire_engine::tls::probe().suites),
-        choice @ (TlsChoice::Kernel | TlsChoice::KernelImmutable) => match kernel_tls() {
-            Ok(()) => format!("sealed by the kernel where it takes the keys ({choice})"),
-            Err(error) => format!(
-                "sealed by this process, against --tls-records {choice}: the kernel does not \
-                 ({error}); as root: modprobe tls, where the kernel was built with CONFIG_TLS"
-            ),
-        },
-        choice @ (TlsChoice::UserSpace | _) => format!("sealed by this process ({choice})"),
+    let missing = kernel_tls().err().map(|error| {
+        if error.kind() == ErrorKind::NotFound {
+            "this kernel has no kTLS".to_owned()
+        } else {
+            format!("this kernel refuses kTLS ({error})")
+        }
+    });
+    Some(match (flags.tls_records, missing) {
+        (choice @ TlsChoice::UserSpace, _) => format!("sealed by this process ({choice})"),
+        (TlsChoice::Auto, None) => found(&pagewire_engine::tls::probe().suites),
+        (TlsChoice::Auto, Some(why)) => {
+            format!("sealed by this process: {why}; pagewire doctor says more")
+        }
+        (choice, None) => format!("sealed by the kernel where it takes the keys ({choice})"),
+        (choice, Some(why)) => format!(
+            "sealed by this process, against --tls-records {choice}: {why}; as root: modprobe tls, \
+             where the kernel was built with CONFIG_TLS"
+        ),
     })
 }
 
